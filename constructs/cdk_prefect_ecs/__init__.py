@@ -1,0 +1,29 @@
+"""AWS CDK constructs that run Prefect 3 on Amazon ECS, with flow runs on Fargate Spot."""
+
+from cdk_prefect_ecs.api import ApiSecret, PrefectApi
+from cdk_prefect_ecs.capacity import CapacityWeight, SpotPolicy
+from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.execution_layer import PrefectExecutionLayer
+from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
+from cdk_prefect_ecs.storage import FlowStorage
+from cdk_prefect_ecs.work_pool import WorkPool
+from cdk_prefect_ecs.worker_service import WorkerService
+
+__all__ = [
+    "ApiSecret",
+    "CapacityWeight",
+    "ExecutionRole",
+    "FlowCluster",
+    "FlowImage",
+    "FlowNetwork",
+    "FlowRole",
+    "FlowStorage",
+    "PrefectApi",
+    "PrefectExecutionLayer",
+    "SpotPolicy",
+    "WorkPool",
+    "WorkerRole",
+    "WorkerService",
+]

@@ -1,0 +1,241 @@
+"""Where the Prefect API is, and the credential for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+from urllib.parse import urlsplit
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+# Parameter names: letters, digits and . - _ / . Source: PutParameter, AWS Systems Manager API Reference.
+_PARAMETER_NAME = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+
+
+class ApiSecret(Protocol):
+    """A secret that the user stored and we only refer to: its value passes through no template.
+
+    Made by :meth:`PrefectApi.ssm_secure_string` or :meth:`PrefectApi.secrets_manager`.
+    """
+
+    def value_from(self, scope: Construct) -> str:
+        """What an ECS task definition names in ``secrets[].valueFrom``."""
+
+    def ecs_secret(self, scope: Construct) -> ecs.Secret:
+        """The secret for a container that CDK defines."""
+
+    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> None:
+        """Grant reading this one secret: to the ECS agent, which injects it, or to a function."""
+
+    def reference(self, scope: Construct) -> dict[str, str]:
+        """How the functions of this library find the secret."""
+
+
+@dataclass(frozen=True)
+class _SsmSecureString:
+    parameter_name: str
+    encryption_key: kms.IKey | None
+
+    def value_from(self, scope: Construct) -> str:
+        return cdk.Stack.of(scope).format_arn(
+            service="ssm", resource="parameter", resource_name=self.parameter_name.lstrip("/")
+        )
+
+    def ecs_secret(self, scope: Construct) -> ecs.Secret:
+        return ecs.Secret.from_ssm_parameter(
+            ssm.StringParameter.from_secure_string_parameter_attributes(
+                scope,
+                "ApiSecret",
+                parameter_name=self.parameter_name,
+                simple_name=not self.parameter_name.startswith("/"),
+            )
+        )
+
+    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> None:
+        iam.Grant.add_to_principal(
+            grantee=grantee,
+            actions=["ssm:GetParameters" if to_ecs_agent else "ssm:GetParameter"],
+            resource_arns=[self.value_from(scope)],
+        )
+        # The AWS-managed key aws/ssm needs no grant: its key policy lets SSM use it for every principal of the account.
+        if self.encryption_key is not None:
+            self.encryption_key.grant_decrypt(grantee)
+
+    def reference(self, scope: Construct) -> dict[str, str]:
+        return {"Kind": "SsmParameter", "Id": self.parameter_name}
+
+
+@dataclass(frozen=True)
+class _SecretsManagerSecret:
+    secret: secretsmanager.ISecret
+    field: str | None
+
+    def value_from(self, scope: Construct) -> str:
+        return f"{self.secret.secret_arn}:{self.field}::" if self.field else self.secret.secret_arn
+
+    def ecs_secret(self, scope: Construct) -> ecs.Secret:
+        return ecs.Secret.from_secrets_manager(self.secret, self.field)
+
+    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> None:
+        # Not grant_read, which adds DescribeSecret: neither the agent nor our functions call it.
+        iam.Grant.add_to_principal(
+            grantee=grantee,
+            actions=["secretsmanager:GetSecretValue"],
+            resource_arns=[self.secret.secret_arn],
+        )
+        if self.secret.encryption_key is not None:
+            self.secret.encryption_key.grant_decrypt(grantee)
+
+    def reference(self, scope: Construct) -> dict[str, str]:
+        reference = {"Kind": "SecretsManager", "Id": self.secret.secret_arn}
+        return {**reference, "Field": self.field} if self.field else reference
+
+
+@dataclass(frozen=True)
+class PrefectApi:
+    """The Prefect API that the worker, flow runs and functions talk to.
+
+    Make one with :meth:`cloud` or :meth:`self_hosted`.
+    """
+
+    url: str
+    """URL of the API; ends in ``/api`` or, for Prefect Cloud, in the workspace."""
+    secret: ApiSecret | None
+    """The credential, by reference."""
+    scheme: Literal["Bearer", "Basic"]
+    """``Bearer`` for a Prefect Cloud API key, ``Basic`` for a server's ``user:password`` auth string."""
+    vpc: ec2.IVpc | None = None
+    """VPC from which the API can be reached, when it cannot be reached from everywhere."""
+    vpc_subnets: ec2.SubnetSelection | None = None
+
+    @staticmethod
+    def cloud(*, account_id: str, workspace_id: str, api_key: ApiSecret) -> PrefectApi:
+        """Use Prefect Cloud.
+
+        :param account_id: Id of the Prefect Cloud account, a UUID; ``prefect cloud workspace ls`` and the address bar of
+            the UI show it.
+        :param workspace_id: Id of the workspace, a UUID.
+        :param api_key: An API key, best of a service account, as :meth:`ssm_secure_string` or :meth:`secrets_manager`.
+        :raises ValueError: An id that is not a UUID.
+        """
+        for name, value in (("account_id", account_id), ("workspace_id", workspace_id)):
+            if not cdk.Token.is_unresolved(value) and not _UUID.fullmatch(value):
+                raise ValueError(
+                    f"{name} must be a UUID such as 01234567-89ab-cdef-0123-456789abcdef; got {value!r}. "
+                    "It is in the address bar of the Prefect Cloud UI: app.prefect.cloud/account/…/workspace/…"
+                )
+        return PrefectApi(
+            f"{PREFECT_CLOUD_URL}/accounts/{account_id}/workspaces/{workspace_id}", api_key, "Bearer"
+        )
+
+    @staticmethod
+    def self_hosted(
+        url: str,
+        *,
+        auth_string: ApiSecret | None = None,
+        vpc: ec2.IVpc | None = None,
+        vpc_subnets: ec2.SubnetSelection | None = None,
+    ) -> PrefectApi:
+        """Use a Prefect server of your own.
+
+        :param url: URL of its API, such as ``https://prefect.example.com/api``.
+        :param auth_string: The server's ``PREFECT_SERVER_API_AUTH_STRING`` (``user:password``), as
+            :meth:`ssm_secure_string` or :meth:`secrets_manager`. Default: the server asks for none.
+        :param vpc: VPC from which a private server can be reached. The functions that call the API are placed in it;
+            its subnets need a way to SSM or Secrets Manager and S3, by NAT or endpoints. Default: the functions reach
+            the API over the internet.
+        :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
+        :raises ValueError: Not an http(s) URL that ends in ``/api``; a credential inside the URL; ``vpc_subnets``
+            without ``vpc``.
+        """
+        if vpc_subnets is not None and vpc is None:
+            raise ValueError("vpc_subnets selects subnets of a VPC; pass vpc too, or leave it out")
+        return PrefectApi(_checked_url(url), auth_string, "Basic", vpc, vpc_subnets)
+
+    @staticmethod
+    def ssm_secure_string(parameter_name: str, *, encryption_key: kms.IKey | None = None) -> ApiSecret:
+        """A secret in an SSM SecureString parameter, which you create yourself: CloudFormation cannot.
+
+        ``aws ssm put-parameter --type SecureString --name NAME --value file://key.txt``. Standard parameters are free.
+
+        :param parameter_name: Name of the parameter, such as ``/prefect/api-key``.
+        :param encryption_key: The key it is encrypted with, when it is not ``alias/aws/ssm``; readers are granted
+            decryption.
+        :raises ValueError: Not a valid parameter name.
+        """
+        if not cdk.Token.is_unresolved(parameter_name) and not _PARAMETER_NAME.fullmatch(parameter_name):
+            raise ValueError(
+                f"{parameter_name!r} is not an SSM parameter name; use letters, digits and . - _ /, "
+                "such as /prefect/api-key"
+            )
+        return _SsmSecureString(parameter_name, encryption_key)
+
+    @staticmethod
+    def secrets_manager(secret: secretsmanager.ISecret, *, field: str | None = None) -> ApiSecret:
+        """A secret in Secrets Manager ($0.40 a month each at list price).
+
+        :param secret: The secret; import it by its complete ARN, the one that ends in six random characters.
+        :param field: Field of a JSON secret. Default: the whole secret string.
+        """
+        return _SecretsManagerSecret(secret, field)
+
+    @property
+    def secret_variable(self) -> str:
+        """The environment variable through which Prefect reads the secret."""
+        return "PREFECT_API_KEY" if self.scheme == "Bearer" else "PREFECT_API_AUTH_STRING"
+
+    def ecs_secrets(self, scope: Construct) -> dict[str, ecs.Secret]:
+        """The secrets of a container that CDK defines."""
+        return {self.secret_variable: self.secret.ecs_secret(scope)} if self.secret else {}
+
+    def grant_inject_secret(self, scope: Construct, execution_role: iam.IGrantable) -> None:
+        """Grant the ECS agent's role injecting the credential into tasks."""
+        if self.secret:
+            self.secret.grant(scope, execution_role, to_ecs_agent=True)
+
+    def grant_read_secret(self, scope: Construct, grantee: iam.IGrantable) -> None:
+        """Grant a function reading the credential."""
+        if self.secret:
+            self.secret.grant(scope, grantee, to_ecs_agent=False)
+
+    def function_reference(self, scope: Construct) -> dict[str, str] | None:
+        """How the functions of this library find the credential; None without one."""
+        return {**self.secret.reference(scope), "Scheme": self.scheme} if self.secret else None
+
+    def key(self, scope: Construct) -> str:
+        """Equal for two APIs that share URL and credential: what functions are shared by."""
+        reference = cdk.Stack.of(scope).resolve([self.url, self.function_reference(scope)])
+        return json.dumps(reference, sort_keys=True)
+
+
+def _checked_url(url: str) -> str:
+    if cdk.Token.is_unresolved(url):
+        return url
+    url = url.rstrip("/")
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ValueError(
+            "the URL of the Prefect API must not hold a credential, which would end up in the template; "
+            "pass auth_string=PrefectApi.ssm_secure_string(…)"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f"the URL of the Prefect API must be http:// or https:// with a host, such as https://prefect.example.com/api; got {url!r}"
+        )
+    if not parts.path.endswith("/api"):
+        raise ValueError(
+            f"the URL of a self-hosted Prefect API ends in /api, such as https://prefect.example.com/api; got {url!r}"
+        )
+    return url

@@ -1,0 +1,41 @@
+"""The task sizes that Fargate offers. Pure rules: imports no CDK."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# CPU units -> valid memory in MiB, for Linux. Source: "Task CPU and memory" in the Amazon ECS Developer Guide,
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
+FARGATE_SIZES: Final[dict[int, tuple[int, ...]]] = {
+    256: (512, 1024, 2048),
+    512: tuple(range(1024, 4096 + 1, 1024)),
+    1024: tuple(range(2048, 8192 + 1, 1024)),
+    2048: tuple(range(4096, 16384 + 1, 1024)),
+    4096: tuple(range(8192, 30720 + 1, 1024)),
+    8192: tuple(range(16384, 61440 + 1, 4096)),
+    16384: tuple(range(32768, 122880 + 1, 8192)),
+}
+
+#: Seconds that Fargate gives a container between SIGTERM and SIGKILL at most, which is also all that is left of the
+#: two-minute Spot notice. Source: ContainerDefinition.stopTimeout, Amazon ECS API Reference.
+MAX_STOP_TIMEOUT_SECONDS: Final = 120
+
+
+def check_fargate_size(cpu: int, memory_mib: int) -> None:
+    """Check that Fargate offers a task of this size.
+
+    :param cpu: CPU units; 1024 are one vCPU.
+    :param memory_mib: Memory in MiB.
+    :raises ValueError: No such CPU value, or not with this memory; names the values allowed.
+    """
+    if cpu not in FARGATE_SIZES:
+        allowed = ", ".join(str(units) for units in FARGATE_SIZES)
+        raise ValueError(f"cpu {cpu!r} is not a Fargate size; use one of {allowed} CPU units (1024 = 1 vCPU)")
+    sizes = FARGATE_SIZES[cpu]
+    if memory_mib not in sizes:
+        allowed = (
+            ", ".join(str(size) for size in sizes)
+            if len(sizes) <= 3
+            else f"{sizes[0]} to {sizes[-1]} in steps of {sizes[1] - sizes[0]}"
+        )
+        raise ValueError(f"memory_mib {memory_mib!r} does not go with cpu {cpu} on Fargate; use {allowed} MiB")

@@ -1,0 +1,222 @@
+"""The work pool: its base job template is infrastructure, rendered at synth and synced at deploy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.capacity import SpotPolicy, default_spot_policy, flow_run_strategy
+from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
+from cdk_prefect_ecs.functions.typed_properties import encode
+from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.job_template import JobTemplate
+from cdk_prefect_ecs.names import block_name, task_definition_family
+from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.roles import grant_run_flows
+from cdk_prefect_ecs.settings import check_work_pool_settings
+from cdk_prefect_ecs.storage import RESULTS_PREFIX, FlowStorage
+
+class WorkPool(Construct):
+    """Define a Prefect work pool whose flow runs are ECS tasks of one cluster.
+
+    The pool's base job template is rendered from the other constructs, shows up in ``cdk diff`` and is created or
+    updated through Prefect's API at deploy, together with the S3 block that keeps task results. A missing secret, a
+    wrong key or an API out of reach fails the deployment within a minute and says so. When the pool leaves the stack it
+    is deleted, unless deployments still use it.
+
+    Creates a custom resource and, once per stack and API, its function (ARM, a few seconds of run time a deployment).
+
+    :param work_pool_name: Name of the pool in Prefect.
+    :param api: The Prefect API to create it through.
+    :param cluster: Cluster of the flow runs.
+    :param network: Network of the flow runs.
+    :param storage: Bucket of code and results.
+    :param log_group: Log group of the flow runs; streams begin with ``flow-run/``.
+    :param execution_role: Role with which the ECS agent starts flow runs.
+    :param flow_role: Role of the flow runs.
+    :param image: Image of the flow runs; a deployment or run may set another. Default: the official image with the
+        tested Prefect version.
+    :param spot_policy: How flow runs use Spot. Default: Spot with fallback; on-demand in a cluster without Spot.
+    :param cpu: CPU units of a flow run; a deployment or run may set others. Default: 1024.
+    :param memory_mib: Memory of a flow run in MiB, likewise. Default: 2048.
+    :param cpu_architecture: Architecture of the image; ARM64 costs a fifth less. Default: X86_64.
+    :param concurrency_limit: How many flow runs of the pool may run at once. Default: no limit.
+    :param environment: More environment variables of flow runs; no secrets, they are readable in Prefect's API.
+        Default: none.
+    :param description: Description of the pool in Prefect. Default: names this library.
+    :param delete_with_deployments: Delete the pool with the stack even if deployments still use it; they then have no
+        pool. Default: False, such a pool is left.
+    :raises ValueError: A name that Prefect refuses, a size that Fargate does not offer, a Spot policy that the cluster
+        cannot serve, a concurrency limit below 0.
+    """
+
+    work_pool_name: str
+    """Name of the pool in Prefect."""
+    family: str
+    """Family of the flow runs' task definitions."""
+    job_template: dict[str, Any]
+    """The base job template; may hold tokens."""
+    spot_policy: SpotPolicy
+    """How flow runs use Spot."""
+    resource: cdk.CustomResource
+    """The custom resource: depend on it for everything that needs the pool to exist."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        work_pool_name: str,
+        api: PrefectApi,
+        cluster: FlowCluster,
+        network: FlowNetwork,
+        storage: FlowStorage,
+        log_group: logs.ILogGroup,
+        execution_role: iam.IRole,
+        flow_role: iam.IRole,
+        image: FlowImage | None = None,
+        spot_policy: SpotPolicy | None = None,
+        cpu: int = 1024,
+        memory_mib: int = 2048,
+        cpu_architecture: str = "X86_64",
+        concurrency_limit: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        description: str | None = None,
+        delete_with_deployments: bool = False,
+    ) -> None:
+        check_work_pool_settings(
+            work_pool_name, cpu, memory_mib, cpu_architecture, concurrency_limit, environment
+        )
+        spot_policy = spot_policy or default_spot_policy(cluster.capacity_providers)
+        strategy = flow_run_strategy(spot_policy, cluster.capacity_providers)
+        super().__init__(scope, construct_id)
+
+        stack = cdk.Stack.of(self)
+        self.work_pool_name = work_pool_name
+        self.spot_policy = spot_policy
+        self.family = task_definition_family(stack.stack_name, work_pool_name)
+        self._execution_role = execution_role
+        self._flow_role = flow_role
+        self._cluster = cluster
+        result_block = block_name(work_pool_name)
+        self.job_template = JobTemplate(
+            family=self.family,
+            image=(image or FlowImage.default()).reference,
+            cpu=cpu,
+            memory_mib=memory_mib,
+            cpu_architecture=cpu_architecture,
+            cluster_arn=cluster.cluster_arn,
+            capacity_providers=cluster.capacity_providers,
+            strategy=strategy,
+            vpc_id=network.vpc.vpc_id,
+            subnet_ids=[subnet.subnet_id for subnet in network.subnets],
+            security_group_ids=[network.security_group.security_group_id],
+            assign_public_ip=network.assign_public_ip,
+            execution_role_arn=execution_role.role_arn,
+            flow_role_arn=flow_role.role_arn,
+            log_group_name=log_group.log_group_name,
+            region=stack.region,
+            result_block=result_block,
+            # `relinquish` leaves a stopped run Running until something reschedules it, and nothing does yet.
+            sigterm_behavior="reschedule",
+            api_secret_variable=api.secret_variable if api.secret else None,
+            api_secret_arn=api.secret.value_from(self) if api.secret else None,
+            environment=environment or {},
+        ).render()
+
+        sync = WorkPoolSync.of(self, api)
+        properties: dict[str, Any] = {
+            "ApiUrl": api.url,
+            "Name": work_pool_name,
+            "Description": description or f"Flow runs on Amazon ECS ({spot_policy.name}), by cdk-prefect-ecs",
+            "ConcurrencyLimit": encode(concurrency_limit),
+            "BaseJobTemplate": encode(self.job_template),
+            "ResultStorage": {
+                "BlockName": result_block,
+                "BucketName": storage.bucket_name,
+                "Folder": RESULTS_PREFIX.rstrip("/"),
+            },
+            "Owner": f"{stack.account}/{stack.region}/{stack.stack_name}",
+            "DeleteWithDeployments": encode(delete_with_deployments),
+        }
+        credential = api.function_reference(self)
+        if credential is not None:
+            properties["Credential"] = credential
+        self.resource = cdk.CustomResource(
+            self,
+            "Resource",
+            resource_type="Custom::PrefectWorkPool",
+            service_token=sync.function.function_arn,
+            service_timeout=cdk.Duration.seconds(60),
+            properties=properties,
+        )
+
+    def grant_run(self, worker_role: iam.IGrantable) -> None:
+        """Grant a worker's role what it takes to run this pool's flow runs; see
+        :func:`~cdk_prefect_ecs.roles.grant_run_flows`."""
+        grant_run_flows(
+            worker_role,
+            self,
+            cluster=self._cluster,
+            family=self.family,
+            task_roles=[self._execution_role, self._flow_role],
+            observer_queue_name=self.observer_queue_name,
+        )
+
+    @property
+    def observer_queue_name(self) -> str:
+        """A queue that does not exist. prefect-aws's own crash observer cannot be turned off; pointed here it finds
+        nothing, says so once and ends."""
+        return f"{self.family[:60]}-no-observer"
+
+
+class WorkPoolSync(Construct):
+    """The function behind ``Custom::PrefectWorkPool``; one per stack and API."""
+
+    function: lambda_.Function
+    """The function."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, api: PrefectApi) -> None:
+        super().__init__(scope, construct_id)
+        log_group = logs.LogGroup(
+            self,
+            "LogGroup",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
+        self.function = lambda_.Function(
+            self,
+            "Function",
+            description="Creates, updates and deletes a Prefect work pool for CloudFormation",
+            runtime=FUNCTION_RUNTIME,
+            architecture=lambda_.Architecture.ARM_64,
+            handler="functions.work_pool_sync.handler",
+            code=functions_code(),
+            memory_size=256,
+            timeout=cdk.Duration.seconds(50),
+            role=FunctionRole(self, "Role", log_group=log_group, in_vpc=api.vpc is not None),
+            log_group=log_group,
+            vpc=api.vpc,
+            vpc_subnets=api.vpc_subnets,
+        )
+        api.grant_read_secret(self, self.function)
+
+    @staticmethod
+    def of(scope: Construct, api: PrefectApi) -> WorkPoolSync:
+        """The function that serves this API in the stack of ``scope``, made when there is none yet."""
+        stack = cdk.Stack.of(scope)
+        construct_id = f"WorkPoolSync{hashlib.sha256(api.key(scope).encode()).hexdigest()[:8].upper()}"
+        existing = stack.node.try_find_child(construct_id)
+        if isinstance(existing, WorkPoolSync):
+            return existing
+        return WorkPoolSync(stack, construct_id, api=api)

@@ -1,0 +1,177 @@
+"""The worker: an always-on ECS service that polls Prefect and starts flow runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.capacity import FARGATE
+from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.settings import check_worker_settings
+from cdk_prefect_ecs.work_pool import WorkPool
+
+# Python, because not every image has curl. The port is the worker's own setting, 8080 unless the environment says
+# otherwise. Answers 503 when the worker has not polled for a while.
+_HEALTH_CHECK: Final = (
+    "import os, urllib.request as r; "
+    "r.urlopen('http://127.0.0.1:' + os.environ.get('PREFECT_WORKER_WEBSERVER_PORT', '8080') + '/health', timeout=4)"
+)
+
+
+@jsii.implements(ec2.IConnectable, iam.IGrantable)
+class WorkerService(Construct):
+    """Define the always-on Prefect worker as an ECS service.
+
+    Creates a task definition, a security group without ingress and a service on on-demand Fargate (0.5 vCPU and 1 GB
+    around the clock: about $18 a month in us-east-1). A failing deployment is rolled back by the circuit breaker.
+
+    :param work_pool: The pool to serve; the worker's role is granted to run its flow runs.
+    :param api: The Prefect API to poll.
+    :param cluster: Cluster of the service.
+    :param network: Network of the service.
+    :param log_group: Log group of the worker; streams begin with ``worker/``.
+    :param execution_role: Role with which the ECS agent starts the worker.
+    :param worker_role: Role of the worker.
+    :param image: Image with Prefect and prefect-aws. Default: the official one with the tested versions.
+    :param cpu: CPU units of a worker. Default: 512.
+    :param memory_mib: Memory of a worker in MiB. Default: 1024.
+    :param cpu_architecture: Architecture of the image. Default: X86_64.
+    :param desired_count: Workers to run. One is enough for hundreds of runs; two survive the loss of a zone. Default: 1.
+    :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
+    :param enable_execute_command: Allow ``aws ecs execute-command`` into the worker; grants its role the four
+        ``ssmmessages`` actions. Default: False.
+    :param environment: More environment variables of the worker; no secrets. Default: none.
+    :raises ValueError: A size that Fargate does not offer, ``desired_count`` below 0, ``poll_interval`` below a second.
+    """
+
+    service: ecs.FargateService
+    """The ECS service."""
+    task_definition: ecs.FargateTaskDefinition
+    """The worker's task definition."""
+    security_group: ec2.SecurityGroup
+    """The worker's security group: no ingress."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        work_pool: WorkPool,
+        api: PrefectApi,
+        cluster: FlowCluster,
+        network: FlowNetwork,
+        log_group: logs.ILogGroup,
+        execution_role: iam.IRole,
+        worker_role: iam.IRole,
+        image: FlowImage | None = None,
+        cpu: int = 512,
+        memory_mib: int = 1024,
+        cpu_architecture: str = "X86_64",
+        desired_count: int = 1,
+        poll_interval: cdk.Duration | None = None,
+        enable_execute_command: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        poll_interval = poll_interval or cdk.Duration.seconds(5)
+        check_worker_settings(
+            cpu, memory_mib, cpu_architecture, desired_count, poll_interval.to_seconds(integral=False), environment
+        )
+        super().__init__(scope, construct_id)
+
+        image = image or FlowImage.default()
+        self._role = worker_role
+        self.task_definition = ecs.FargateTaskDefinition(
+            self,
+            "TaskDefinition",
+            cpu=cpu,
+            memory_limit_mib=memory_mib,
+            # CDK would widen the role with its own idea of reading a secret; it has what it needs (ExecutionRole).
+            execution_role=execution_role.without_policy_updates()
+            if isinstance(execution_role, iam.Role)
+            else execution_role,
+            task_role=worker_role,
+            runtime_platform=ecs.RuntimePlatform(
+                cpu_architecture=ecs.CpuArchitecture.ARM64
+                if cpu_architecture == "ARM64"
+                else ecs.CpuArchitecture.X86_64,
+                operating_system_family=ecs.OperatingSystemFamily.LINUX,
+            ),
+        )
+        self.task_definition.add_container(
+            "worker",
+            image=image.container_image(),
+            command=[
+                *("prefect", "worker", "start"),
+                *("--type", "ecs"),
+                *("--pool", work_pool.work_pool_name),
+                "--with-healthcheck",
+            ],
+            environment={
+                "PREFECT_API_URL": api.url,
+                "PREFECT_WORKER_QUERY_SECONDS": str(int(poll_interval.to_seconds())),
+                "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": work_pool.observer_queue_name,
+                # Bursts of runs meet the limits of RunTask (20/s) and RegisterTaskDefinition (1/s): slow down, go on.
+                "AWS_RETRY_MODE": "adaptive",
+                "AWS_MAX_ATTEMPTS": "10",
+                **(environment or {}),
+            },
+            secrets=api.ecs_secrets(self),
+            logging=ecs.LogDrivers.aws_logs(stream_prefix="worker", log_group=log_group),
+            health_check=ecs.HealthCheck(
+                command=["CMD", "python", "-c", _HEALTH_CHECK],
+                interval=cdk.Duration.seconds(15),
+                timeout=cdk.Duration.seconds(5),
+                retries=3,
+                start_period=cdk.Duration.seconds(60),
+            ),
+            stop_timeout=cdk.Duration.seconds(30),
+        )
+        self.security_group = ec2.SecurityGroup(
+            self, "SecurityGroup", vpc=network.vpc, description="Prefect worker: no ingress"
+        )
+        self.service = ecs.FargateService(
+            self,
+            "Service",
+            cluster=cluster.cluster,
+            task_definition=self.task_definition,
+            desired_count=desired_count,
+            # Never on Spot: while the worker is away, nothing is started. In a cluster with capacity providers this must
+            # be said, or the cluster's default strategy would decide.
+            capacity_provider_strategies=[ecs.CapacityProviderStrategy(capacity_provider=FARGATE, weight=1)]
+            if cluster.capacity_providers
+            else None,
+            vpc_subnets=ec2.SubnetSelection(subnets=list(network.subnets)),
+            security_groups=[self.security_group],
+            assign_public_ip=network.assign_public_ip,
+            circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=True),
+            # Two workers at once do no harm, none at all does: the new one starts before the old one stops.
+            min_healthy_percent=100,
+            max_healthy_percent=200,
+            enable_execute_command=enable_execute_command,
+            propagate_tags=ecs.PropagatedTagSource.SERVICE,
+            enable_ecs_managed_tags=True,
+        )
+        work_pool.grant_run(worker_role)
+        # A wrong key or URL fails at the pool, in seconds, before a worker would crash over it again and again.
+        self.service.node.add_dependency(work_pool.resource)
+
+    @property
+    def connections(self) -> ec2.Connections:
+        """The worker's connections."""
+        return self.service.connections
+
+    @property
+    def grant_principal(self) -> iam.IPrincipal:
+        """The worker's role."""
+        return self._role.grant_principal

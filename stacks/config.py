@@ -1,0 +1,145 @@
+"""What an environment is made from: frozen, validated values. Imports no CDK."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from cdk_prefect_ecs.capacity import SpotPolicy
+from cdk_prefect_ecs.settings import check_work_pool_settings, check_worker_settings
+
+_NAME = re.compile(r"[a-z][a-z0-9]*")
+_ACCOUNT = re.compile(r"\d{12}")
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+
+#: What the environments ship with until somebody puts in their own.
+PLACEHOLDER_ID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class CloudApi:
+    """A workspace in Prefect Cloud."""
+
+    account_id: str
+    workspace_id: str
+    api_key_parameter: str
+    """SSM SecureString with the API key."""
+
+    @property
+    def is_placeholder(self) -> bool:
+        """Whether nobody has put in their own workspace yet."""
+        return PLACEHOLDER_ID in (self.account_id, self.workspace_id)
+
+
+@dataclass(frozen=True)
+class SelfHostedApi:
+    """A Prefect server of your own."""
+
+    url: str
+    auth_string_parameter: str | None = None
+    """SSM SecureString with ``user:password``; None when the server asks for none."""
+
+    is_placeholder: bool = field(default=False, init=False)
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """The work pool and the sizes of its flow runs."""
+
+    name: str
+    spot_policy: SpotPolicy = SpotPolicy.SPOT_WITH_FALLBACK
+    cpu: int = 1024
+    memory_mib: int = 2048
+    concurrency_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_work_pool_settings(
+            self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None
+        )
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """The worker service."""
+
+    count: int = 1
+    cpu: int = 512
+    memory_mib: int = 1024
+    poll_seconds: int = 5
+
+    def __post_init__(self) -> None:
+        check_worker_settings(
+            self.cpu, self.memory_mib, "X86_64", self.count, self.poll_seconds, None
+        )
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """One environment.
+
+    :param name: Short name, as in ``-c env=NAME``; lower-case letters and digits.
+    :param region: AWS region.
+    :param zone_count: Zones of the VPC. Spot capacity is per zone, so more are better; a few regions have only 2.
+    :param account: AWS account id. None: the account of the credentials that deploy, so a slip of the profile deploys
+        there; pin it for production.
+    :param keep_data: Whether bucket and log group outlive their stack.
+    :param termination_protection: Whether the foundation stack refuses to be deleted.
+    :param log_retention_days: How long logs are kept.
+    :param flow_logs: Whether the VPC keeps flow logs.
+    :param container_insights: Whether the cluster sends Container Insights metrics.
+    :param execute_command: Whether ``aws ecs execute-command`` into the worker works.
+    :param tags: Tags of everything.
+    :raises ValueError: A value that cannot work; says which are allowed.
+    """
+
+    name: str
+    region: str
+    api: CloudApi | SelfHostedApi
+    pool: PoolConfig
+    worker: WorkerConfig = WorkerConfig()
+    account: str | None = None
+    zone_count: int = 3
+    keep_data: bool = True
+    termination_protection: bool = False
+    log_retention_days: int = 30
+    flow_logs: bool = False
+    container_insights: bool = True
+    execute_command: bool = False
+    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"environment name {self.name!r} must begin with a lower-case letter and hold only a-z and 0-9"
+            )
+        if not _REGION.fullmatch(self.region):
+            raise ValueError(
+                f"environment {self.name}: {self.region!r} is not a region; use one such as eu-west-1"
+            )
+        if self.account is not None and not _ACCOUNT.fullmatch(self.account):
+            raise ValueError(
+                f"environment {self.name}: account {self.account!r} must be the 12 digits of an AWS account, or None"
+            )
+        if not 1 <= self.zone_count <= MAX_ZONES:
+            raise ValueError(
+                f"environment {self.name}: zone_count must be 1 to {MAX_ZONES}; got {self.zone_count}"
+            )
+        if self.log_retention_days not in LOG_RETENTION_DAYS:
+            raise ValueError(
+                f"environment {self.name}: log_retention_days {self.log_retention_days} is not one that "
+                f"CloudWatch Logs offers; use one of {', '.join(map(str, LOG_RETENTION_DAYS))}"
+            )
+        if self.termination_protection and not self.keep_data:
+            raise ValueError(
+                f"environment {self.name}: termination_protection with keep_data=False contradicts itself; "
+                "protect the stack and keep the data, or neither"
+            )
+
+
+#: No region has more zones; a VPC of /16 splits into as many /20 subnets and more.
+MAX_ZONES = 6
+
+#: Source: PutRetentionPolicy, Amazon CloudWatch Logs API Reference.
+LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)

@@ -1,0 +1,100 @@
+"""What can be replaced at any time: cluster, roles, work pool, worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_ecs as ecs
+from constructs import Construct
+
+from cdk_prefect_ecs import FlowCluster, PrefectApi, PrefectExecutionLayer
+from stacks.config import CloudApi, EnvironmentConfig, SelfHostedApi
+from stacks.foundation import FoundationStack
+
+
+class ExecutionStack(cdk.Stack):
+    """The stateless half of an environment."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        config: EnvironmentConfig,
+        foundation: FoundationStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        self.cluster = FlowCluster(
+            self,
+            "Cluster",
+            vpc=foundation.network.vpc,
+            container_insights=ecs.ContainerInsights.ENABLED
+            if config.container_insights
+            else ecs.ContainerInsights.DISABLED,
+        )
+        self.layer = PrefectExecutionLayer(
+            self,
+            "Prefect",
+            work_pool_name=config.pool.name,
+            api=prefect_api(config.api),
+            network=foundation.network,
+            cluster=self.cluster,
+            storage=foundation.storage,
+            log_group=foundation.log_group,
+            spot_policy=config.pool.spot_policy,
+            flow_cpu=config.pool.cpu,
+            flow_memory_mib=config.pool.memory_mib,
+            concurrency_limit=config.pool.concurrency_limit,
+            worker_cpu=config.worker.cpu,
+            worker_memory_mib=config.worker.memory_mib,
+            worker_count=config.worker.count,
+            worker_poll_interval=cdk.Duration.seconds(config.worker.poll_seconds),
+            enable_execute_command=config.execute_command,
+        )
+        if config.api.is_placeholder:
+            cdk.Annotations.of(self).add_warning_v2(
+                "cdk-prefect-ecs:placeholderWorkspace",
+                f"environment {config.name} still names the placeholder workspace; put your Prefect Cloud account_id "
+                "and workspace_id into stacks/environments.py before you deploy",
+            )
+
+        cdk.CfnOutput(
+            self,
+            "WorkPoolName",
+            value=config.pool.name,
+            description="Prefect work pool: give it to `prefect deploy --pool`",
+        )
+        cdk.CfnOutput(
+            self,
+            "ClusterName",
+            value=self.cluster.cluster_name,
+            description="ECS cluster of worker and flow runs",
+        )
+        cdk.CfnOutput(
+            self,
+            "WorkerServiceName",
+            value=self.layer.worker.service.service_name,
+            description="ECS service of the Prefect worker",
+        )
+        cdk.CfnOutput(
+            self,
+            "FlowRoleArn",
+            value=self.layer.flow_role.role_arn,
+            description="Role of flow runs: what your flows may use is granted to it",
+        )
+
+
+def prefect_api(api: CloudApi | SelfHostedApi) -> PrefectApi:
+    """The library's view of a configured API."""
+    if isinstance(api, CloudApi):
+        return PrefectApi.cloud(
+            account_id=api.account_id,
+            workspace_id=api.workspace_id,
+            api_key=PrefectApi.ssm_secure_string(api.api_key_parameter),
+        )
+    parameter = api.auth_string_parameter
+    return PrefectApi.self_hosted(
+        api.url, auth_string=PrefectApi.ssm_secure_string(parameter) if parameter else None
+    )

@@ -1,0 +1,71 @@
+"""What must outlive a redeployment: network, bucket, log group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from cdk_prefect_ecs import FlowNetwork, FlowStorage
+from stacks.config import EnvironmentConfig
+
+
+class FoundationStack(cdk.Stack):
+    """The stateful half of an environment."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, config: EnvironmentConfig, **kwargs: Any
+    ) -> None:
+        self._zone_count = config.zone_count
+        super().__init__(scope, construct_id, termination_protection=config.termination_protection, **kwargs)
+        removal_policy = cdk.RemovalPolicy.RETAIN if config.keep_data else cdk.RemovalPolicy.DESTROY
+        retention = retention_days(config.log_retention_days)
+
+        self.network = FlowNetwork(
+            self,
+            "Network",
+            max_azs=config.zone_count,
+            flow_log_retention=retention if config.flow_logs else None,
+        )
+        self.storage = FlowStorage(
+            self,
+            "Storage",
+            removal_policy=removal_policy,
+            auto_delete_objects=not config.keep_data,
+        )
+        self.log_group = logs.LogGroup(
+            self, "LogGroup", retention=retention, removal_policy=removal_policy
+        )
+
+        cdk.CfnOutput(
+            self,
+            "BucketName",
+            value=self.storage.bucket_name,
+            description="Bucket of flow code (code/), task results (results/) and data (data/)",
+        )
+        cdk.CfnOutput(
+            self,
+            "LogGroupName",
+            value=self.log_group.log_group_name,
+            description="Logs of the worker (worker/…) and of flow runs (flow-run/…)",
+        )
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """As many zones of the region as configured. CDK's own way would look them up, which takes credentials at synth,
+        or stop at two."""
+        return [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(self._zone_count)]
+
+
+def retention_days(days: int) -> logs.RetentionDays:
+    """CDK's name for a number of days that CloudWatch Logs offers."""
+    names = {
+        1: "ONE_DAY", 3: "THREE_DAYS", 5: "FIVE_DAYS", 7: "ONE_WEEK", 14: "TWO_WEEKS", 30: "ONE_MONTH",
+        60: "TWO_MONTHS", 90: "THREE_MONTHS", 120: "FOUR_MONTHS", 150: "FIVE_MONTHS", 180: "SIX_MONTHS",
+        365: "ONE_YEAR", 400: "THIRTEEN_MONTHS", 545: "EIGHTEEN_MONTHS", 731: "TWO_YEARS", 1096: "THREE_YEARS",
+        1827: "FIVE_YEARS", 2192: "SIX_YEARS", 2557: "SEVEN_YEARS", 2922: "EIGHT_YEARS", 3288: "NINE_YEARS",
+        3653: "TEN_YEARS",
+    }  # fmt: skip
+    return logs.RetentionDays[names[days]]

@@ -1,0 +1,94 @@
+"""Findings of the policy checks that we accept: each at its own resource, by its own id, with its reason."""
+
+from __future__ import annotations
+
+import json
+
+import aws_cdk as cdk
+from constructs import Construct, IConstruct
+
+from stacks.stage import PrefectStage
+
+
+def acknowledge(stage: PrefectStage) -> None:
+    """Acknowledge the findings of cdk-nag's AwsSolutions that are as they should be."""
+    foundation, layer = stage.foundation, stage.execution.layer
+    _acknowledge(
+        foundation.storage.bucket,
+        "S1",
+        "Access logs need a second bucket that costs and must be secured in turn. The bucket is private, TLS only and "
+        "versioned; who wants an audit trail of objects turns on CloudTrail data events.",
+    )
+    if not stage.config.flow_logs:
+        _acknowledge(
+            foundation.network.vpc,
+            "VPC7",
+            "Flow logs are billed by the gigabyte and are off outside production (EnvironmentConfig.flow_logs). The "
+            "security groups have no ingress.",
+        )
+
+    cluster = _logical_id(stage.execution.cluster.cluster)
+    worker_policy = layer.worker_role.node.find_child("DefaultPolicy")
+    _acknowledge(
+        worker_policy,
+        "IAM5[Resource::*]",
+        "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which are there "
+        "only where EnvironmentConfig.execute_command is on.",
+    )
+    ecs_arn = f"arn:{stage.execution.partition}:ecs:{stage.execution.region}:{_account(stage)}"
+    _acknowledge(
+        worker_policy,
+        f"IAM5[Resource::{ecs_arn}:task-definition/{layer.work_pool.family}:*]",
+        "Every revision of the one family that this pool's flow runs use: the worker registers them.",
+    )
+    _acknowledge(
+        worker_policy,
+        f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
+        "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster or ecs:CreateAction holds too.",
+    )
+    for prefix, why in (
+        ("", "Flow runs read all of their own bucket."),
+        ("results/", "Flow runs write task results under keys that Prefect makes."),
+        ("data/", "Flow runs write their own data here."),
+    ):
+        _acknowledge(
+            layer.flow_role.node.find_child("DefaultPolicy"),
+            f"IAM5[Resource::{_bucket_arn(stage)}/{prefix}*]",
+            why,
+        )
+    _acknowledge(
+        layer.worker.task_definition,
+        "ECS2",
+        "The variables are the address of the API and settings; the credential is injected from SSM.",
+    )
+
+
+def _acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
+    target = scope.node.default_child or scope
+    cdk.Validations.of(target).acknowledge(cdk.Acknowledgment(id=f"AwsSolutions-{rule}", reason=reason))
+
+
+def _account(stage: PrefectStage) -> str:
+    """The account as cdk-nag prints it: it shows a pseudo parameter in angle brackets."""
+    return stage.config.account or "<AWS::AccountId>"
+
+
+def _logical_id(construct: Construct) -> str:
+    element = construct.node.default_child
+    assert isinstance(element, cdk.CfnElement)
+    return str(cdk.Stack.of(construct).resolve(element.logical_id))
+
+
+def _bucket_arn(stage: PrefectStage) -> str:
+    """The bucket's ARN as cdk-nag prints a reference to another stack."""
+    bucket = _logical_id(stage.foundation.storage.bucket)
+    return json.dumps(
+        {
+            "Fn::GetStackOutput": {
+                "StackName": stage.foundation.stack_name,
+                "Region": stage.config.region,
+                "OutputName": f"PublishOutputFnGetAtt{bucket}ArnD5536396",
+            }
+        },
+        separators=(",", ":"),
+    )

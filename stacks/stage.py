@@ -1,0 +1,35 @@
+"""One environment: a stateful stack, and a stateless one on top of it."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from constructs import Construct
+
+from stacks.config import EnvironmentConfig
+from stacks.execution import ExecutionStack
+from stacks.foundation import FoundationStack
+
+
+class PrefectStage(cdk.Stage):
+    """Everything that one environment deploys."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, config: EnvironmentConfig) -> None:
+        super().__init__(
+            scope, construct_id, env=cdk.Environment(account=config.account, region=config.region)
+        )
+        self.config = config
+        self.foundation = FoundationStack(
+            self,
+            "Foundation",
+            config=config,
+            description=f"Prefect on ECS, {config.name}: network, bucket and log group (stateful)",
+        )
+        self.execution = ExecutionStack(
+            self,
+            "Execution",
+            config=config,
+            foundation=self.foundation,
+            description=f"Prefect on ECS, {config.name}: cluster, work pool and worker (stateless)",
+        )
+        for key, value in config.tags.items():
+            cdk.Tags.of(self).add(key, value)

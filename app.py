@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The CDK app: one environment, its policy checks, its templates.
 
-    cdk deploy --all -c env=dev
+cdk deploy '**' -c env=dev
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 import aws_cdk as cdk
@@ -20,7 +21,9 @@ def main() -> None:
     """Synthesize the environment that ``-c env=NAME`` names."""
     app = cdk.App()
     try:
-        config = environment(app.node.try_get_context("env"), api_url=app.node.try_get_context("apiUrl"))
+        name = app.node.try_get_context("env")
+        # A local Prefect server is on any free port, so its address comes from outside; all else is in the code.
+        config = environment(name, api_url=os.environ.get("PREFECT_API_URL") if name == "embedded" else None)
     except ValueError as error:
         sys.exit(f"app.py: {error}")
     stage = PrefectStage(app, f"Prefect{config.name.capitalize()}", config=config)

@@ -55,9 +55,7 @@ class PoolConfig:
     concurrency_limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_work_pool_settings(
-            self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None
-        )
+        check_work_pool_settings(self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None)
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,7 @@ class WorkerConfig:
     poll_seconds: int = 5
 
     def __post_init__(self) -> None:
-        check_worker_settings(
-            self.cpu, self.memory_mib, "X86_64", self.count, self.poll_seconds, None
-        )
+        check_worker_settings(self.cpu, self.memory_mib, "X86_64", self.count, self.poll_seconds, None)
 
 
 @dataclass(frozen=True)
@@ -115,17 +111,13 @@ class EnvironmentConfig:
                 f"environment name {self.name!r} must begin with a lower-case letter and hold only a-z and 0-9"
             )
         if not _REGION.fullmatch(self.region):
-            raise ValueError(
-                f"environment {self.name}: {self.region!r} is not a region; use one such as eu-west-1"
-            )
+            raise ValueError(f"environment {self.name}: {self.region!r} is not a region; use one such as eu-west-1")
         if self.account is not None and not _ACCOUNT.fullmatch(self.account):
             raise ValueError(
                 f"environment {self.name}: account {self.account!r} must be the 12 digits of an AWS account, or None"
             )
         if not 1 <= self.zone_count <= MAX_ZONES:
-            raise ValueError(
-                f"environment {self.name}: zone_count must be 1 to {MAX_ZONES}; got {self.zone_count}"
-            )
+            raise ValueError(f"environment {self.name}: zone_count must be 1 to {MAX_ZONES}; got {self.zone_count}")
         if self.log_retention_days not in LOG_RETENTION_DAYS:
             raise ValueError(
                 f"environment {self.name}: log_retention_days {self.log_retention_days} is not one that "
@@ -142,4 +134,27 @@ class EnvironmentConfig:
 MAX_ZONES = 6
 
 #: Source: PutRetentionPolicy, Amazon CloudWatch Logs API Reference.
-LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+LOG_RETENTION_DAYS = (
+    1,
+    3,
+    5,
+    7,
+    14,
+    30,
+    60,
+    90,
+    120,
+    150,
+    180,
+    365,
+    400,
+    545,
+    731,
+    1096,
+    1827,
+    2192,
+    2557,
+    2922,
+    3288,
+    3653,
+)

@@ -16,7 +16,7 @@ from stacks.config import (
 
 REGION: Final = "us-east-1"
 
-#: Prefect's own default address of a local server; `-c apiUrl=…` names another.
+#: Prefect's own default address of a local server; app.py passes PREFECT_API_URL when it is set.
 LOCAL_API_URL: Final = "http://127.0.0.1:4200/api"
 EMBEDDED_AUTH_PARAMETER: Final = "/prefect/embedded/auth-string"
 
@@ -76,9 +76,7 @@ def _embedded(api_url: str | None) -> EnvironmentConfig:
         name="embedded",
         region="us-east-1",
         account="000000000000",
-        api=SelfHostedApi(
-            url=api_url or LOCAL_API_URL, auth_string_parameter=EMBEDDED_AUTH_PARAMETER
-        ),
+        api=SelfHostedApi(url=api_url or LOCAL_API_URL, auth_string_parameter=EMBEDDED_AUTH_PARAMETER),
         pool=PoolConfig(name="etl", cpu=512, memory_mib=1024),
         worker=WorkerConfig(poll_seconds=2),
         keep_data=False,
@@ -107,7 +105,5 @@ def environment(name: str | None, *, api_url: str | None = None) -> EnvironmentC
     if name not in ENVIRONMENTS:
         raise ValueError(f"unknown environment {name!r}; use one of {known} (stacks/environments.py)")
     if api_url is not None and name != "embedded":
-        raise ValueError(
-            f"-c apiUrl is for the environment embedded; {name} has its API in stacks/environments.py"
-        )
+        raise ValueError(f"api_url is for the environment embedded; {name} has its API in stacks/environments.py")
     return ENVIRONMENTS[name](api_url)

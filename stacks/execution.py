@@ -95,6 +95,4 @@ def prefect_api(api: CloudApi | SelfHostedApi) -> PrefectApi:
             api_key=PrefectApi.ssm_secure_string(api.api_key_parameter),
         )
     parameter = api.auth_string_parameter
-    return PrefectApi.self_hosted(
-        api.url, auth_string=PrefectApi.ssm_secure_string(parameter) if parameter else None
-    )
+    return PrefectApi.self_hosted(api.url, auth_string=PrefectApi.ssm_secure_string(parameter) if parameter else None)

@@ -15,9 +15,7 @@ from stacks.config import EnvironmentConfig
 class FoundationStack(cdk.Stack):
     """The stateful half of an environment."""
 
-    def __init__(
-        self, scope: Construct, construct_id: str, *, config: EnvironmentConfig, **kwargs: Any
-    ) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, config: EnvironmentConfig, **kwargs: Any) -> None:
         self._zone_count = config.zone_count
         super().__init__(scope, construct_id, termination_protection=config.termination_protection, **kwargs)
         removal_policy = cdk.RemovalPolicy.RETAIN if config.keep_data else cdk.RemovalPolicy.DESTROY
@@ -35,9 +33,7 @@ class FoundationStack(cdk.Stack):
             removal_policy=removal_policy,
             auto_delete_objects=not config.keep_data,
         )
-        self.log_group = logs.LogGroup(
-            self, "LogGroup", retention=retention, removal_policy=removal_policy
-        )
+        self.log_group = logs.LogGroup(self, "LogGroup", retention=retention, removal_policy=removal_policy)
 
         cdk.CfnOutput(
             self,
@@ -54,8 +50,8 @@ class FoundationStack(cdk.Stack):
 
     @property
     def availability_zones(self) -> list[str]:
-        """As many zones of the region as configured. CDK's own way would look them up, which takes credentials at synth,
-        or stop at two."""
+        """As many zones of the region as configured. CDK's own way would look them up, which takes credentials at
+        synth, or stop at two."""
         return [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(self._zone_count)]
 
 

@@ -32,8 +32,8 @@ def acknowledge(stage: PrefectStage) -> None:
     _acknowledge(
         worker_policy,
         "IAM5[Resource::*]",
-        "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which are there "
-        "only where EnvironmentConfig.execute_command is on.",
+        "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which are "
+        "there only where EnvironmentConfig.execute_command is on.",
     )
     ecs_arn = f"arn:{stage.execution.partition}:ecs:{stage.execution.region}:{_account(stage)}"
     _acknowledge(

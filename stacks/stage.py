@@ -14,9 +14,7 @@ class PrefectStage(cdk.Stage):
     """Everything that one environment deploys."""
 
     def __init__(self, scope: Construct, construct_id: str, *, config: EnvironmentConfig) -> None:
-        super().__init__(
-            scope, construct_id, env=cdk.Environment(account=config.account, region=config.region)
-        )
+        super().__init__(scope, construct_id, env=cdk.Environment(account=config.account, region=config.region))
         self.config = config
         self.foundation = FoundationStack(
             self,

@@ -124,8 +124,8 @@ class PrefectApi:
     def cloud(*, account_id: str, workspace_id: str, api_key: ApiSecret) -> PrefectApi:
         """Use Prefect Cloud.
 
-        :param account_id: Id of the Prefect Cloud account, a UUID; ``prefect cloud workspace ls`` and the address bar of
-            the UI show it.
+        :param account_id: Id of the Prefect Cloud account, a UUID; ``prefect cloud workspace ls`` and the address bar
+            of the UI show it.
         :param workspace_id: Id of the workspace, a UUID.
         :param api_key: An API key, best of a service account, as :meth:`ssm_secure_string` or :meth:`secrets_manager`.
         :raises ValueError: An id that is not a UUID.
@@ -136,9 +136,7 @@ class PrefectApi:
                     f"{name} must be a UUID such as 01234567-89ab-cdef-0123-456789abcdef; got {value!r}. "
                     "It is in the address bar of the Prefect Cloud UI: app.prefect.cloud/account/…/workspace/…"
                 )
-        return PrefectApi(
-            f"{PREFECT_CLOUD_URL}/accounts/{account_id}/workspaces/{workspace_id}", api_key, "Bearer"
-        )
+        return PrefectApi(f"{PREFECT_CLOUD_URL}/accounts/{account_id}/workspaces/{workspace_id}", api_key, "Bearer")
 
     @staticmethod
     def self_hosted(
@@ -232,8 +230,11 @@ def _checked_url(url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(
-            f"the URL of the Prefect API must be http:// or https:// with a host, such as https://prefect.example.com/api; got {url!r}"
+            "the URL of the Prefect API must be http:// or https:// with a host, such as "
+            f"https://prefect.example.com/api; got {url!r}"
         )
+    if parts.query or parts.fragment:
+        raise ValueError("the URL of the Prefect API must not have a query or fragment, such as …/api?key=… or …/api#…")
     if not parts.path.endswith("/api"):
         raise ValueError(
             f"the URL of a self-hosted Prefect API ends in /api, such as https://prefect.example.com/api; got {url!r}"

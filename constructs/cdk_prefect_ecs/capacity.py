@@ -48,9 +48,7 @@ def check_strategy(strategy: Sequence[CapacityWeight], *, known: Sequence[str]) 
     if not strategy:
         raise ValueError("a capacity provider strategy needs at least one item; got none")
     if len(strategy) > MAX_PROVIDERS:
-        raise ValueError(
-            f"a capacity provider strategy has at most {MAX_PROVIDERS} items; got {len(strategy)}"
-        )
+        raise ValueError(f"a capacity provider strategy has at most {MAX_PROVIDERS} items; got {len(strategy)}")
     names = [item.capacity_provider for item in strategy]
     for item in strategy:
         if item.capacity_provider not in known:
@@ -78,8 +76,8 @@ class SpotPolicy:
 
     - ``SpotPolicy.ON_DEMAND``: never on Spot; no interruptions, full price.
     - ``SpotPolicy.SPOT``: always on Spot, up to 70 % cheaper; an interrupted run waits for Spot again.
-    - ``SpotPolicy.SPOT_WITH_FALLBACK``: on Spot first; a run that Spot keeps interrupting or cannot place is switched to
-      on-demand.
+    - ``SpotPolicy.SPOT_WITH_FALLBACK``: on Spot first; a run that Spot keeps interrupting or cannot place is switched
+      to on-demand.
     - ``SpotPolicy.weights(spot=3, on_demand=1)``: by share.
 
     A strategy for flow runs never has a ``base``: ECS counts base and weight over the tasks of one RunTask call or
@@ -123,9 +121,7 @@ class SpotPolicy:
 
 SpotPolicy.ON_DEMAND = SpotPolicy("ON_DEMAND", spot_weight=0, on_demand_weight=1)
 SpotPolicy.SPOT = SpotPolicy("SPOT", spot_weight=1, on_demand_weight=0)
-SpotPolicy.SPOT_WITH_FALLBACK = SpotPolicy(
-    "SPOT_WITH_FALLBACK", spot_weight=1, on_demand_weight=0, falls_back=True
-)
+SpotPolicy.SPOT_WITH_FALLBACK = SpotPolicy("SPOT_WITH_FALLBACK", spot_weight=1, on_demand_weight=0, falls_back=True)
 
 
 def default_spot_policy(capacity_providers: Sequence[str]) -> SpotPolicy:

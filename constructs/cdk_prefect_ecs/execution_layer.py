@@ -46,10 +46,10 @@ class PrefectExecutionLayer(Construct):
     :param api: The Prefect API.
     :param network: Network of worker and flow runs. Default: a new VPC, see :class:`~cdk_prefect_ecs.FlowNetwork`.
     :param cluster: Cluster of worker and flow runs. Default: a new one, see :class:`~cdk_prefect_ecs.FlowCluster`.
-    :param storage: Bucket of flow code, results and data. Default: a new one, which is retained when it leaves the stack.
+    :param storage: Bucket of flow code, results and data. Default: a new one, retained when it leaves the stack.
     :param log_group: Log group of worker and flow runs. Default: a new one that keeps a month and is retained.
     :param spot_policy: How flow runs use Spot. Default: Spot with fallback to on-demand.
-    :param image: Image of worker and flow runs: both sides then always have the same versions. Default: the official one
+    :param image: Image of worker and flow runs: so both sides always have the same versions. Default: the official one
         with the tested Prefect version.
     :param flow_cpu: CPU units of a flow run. Default: 1024.
     :param flow_memory_mib: Memory of a flow run in MiB. Default: 2048.
@@ -137,9 +137,7 @@ class PrefectExecutionLayer(Construct):
             retention=logs.RetentionDays.ONE_MONTH,
             removal_policy=cdk.RemovalPolicy.RETAIN,
         )
-        self.execution_role = ExecutionRole(
-            self, "ExecutionRole", log_group=self.log_group, api=api, image=image
-        )
+        self.execution_role = ExecutionRole(self, "ExecutionRole", log_group=self.log_group, api=api, image=image)
         self.worker_role = WorkerRole(self, "WorkerRole")
         self.flow_role = FlowRole(self, "FlowRole", storage=self.storage)
         self.work_pool = WorkPool(

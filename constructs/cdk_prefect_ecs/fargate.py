@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 # CPU units -> valid memory in MiB, for Linux. Source: "Task CPU and memory" in the Amazon ECS Developer Guide,
@@ -39,3 +40,41 @@ def check_fargate_size(cpu: int, memory_mib: int) -> None:
             else f"{sizes[0]} to {sizes[-1]} in steps of {sizes[1] - sizes[0]}"
         )
         raise ValueError(f"memory_mib {memory_mib!r} does not go with cpu {cpu} on Fargate; use {allowed} MiB")
+
+
+@dataclass(frozen=True)
+class FargatePrice:
+    """On-demand price of Fargate in US dollars.
+
+    :param vcpu_hour: Price of one vCPU for an hour.
+    :param gb_hour: Price of one GB of memory for an hour.
+    """
+
+    vcpu_hour: float
+    gb_hour: float
+
+
+#: List prices in us-east-1 for Linux. Source: AWS Fargate Pricing, https://aws.amazon.com/fargate/pricing/, June 2026.
+ON_DEMAND_PRICES: Final = {
+    "X86_64": FargatePrice(vcpu_hour=0.04048, gb_hour=0.004445),
+    "ARM64": FargatePrice(vcpu_hour=0.03238, gb_hour=0.00356),
+}
+
+#: Fargate Spot is "up to 70 %" cheaper than on-demand; the price floats. Source: AWS Fargate Pricing.
+MAX_SPOT_DISCOUNT: Final = 0.70
+
+#: Fargate bills by the second, at least this many. Source: AWS Fargate Pricing.
+MIN_BILLED_SECONDS: Final = 60
+
+
+def on_demand_cost(cpu: int, memory_mib: int, seconds: float, cpu_architecture: str = "X86_64") -> float:
+    """What a task costs on demand, in US dollars at us-east-1 list prices.
+
+    :param cpu: CPU units of the task.
+    :param memory_mib: Memory of the task in MiB.
+    :param seconds: How long it ran; less than a minute is billed as one.
+    :param cpu_architecture: X86_64 or ARM64. Default: X86_64.
+    """
+    price = ON_DEMAND_PRICES[cpu_architecture]
+    hours = max(seconds, MIN_BILLED_SECONDS) / 3600
+    return hours * (cpu / 1024 * price.vcpu_hour + memory_mib / 1024 * price.gb_hour)

@@ -33,9 +33,7 @@ class FunctionRole(iam.Role):
     :param in_vpc: Whether the function is placed in a VPC.
     """
 
-    def __init__(
-        self, scope: Construct, construct_id: str, *, log_group: logs.ILogGroup, in_vpc: bool
-    ) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:
         super().__init__(scope, construct_id, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         log_group.grant_write(self)
         if in_vpc:

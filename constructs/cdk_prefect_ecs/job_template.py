@@ -1,8 +1,8 @@
 """The base job template of an ECS work pool, as prefect-aws reads it. Pure rules: imports no CDK.
 
 Two halves. `variables` is the JSON schema of what a deployment or a single run may set; Prefect's UI draws a form from
-it and its API refuses what does not fit. `job_configuration` is what the worker does with it; whatever is not a variable
-there is fixed by the infrastructure, because nothing else would be permitted to the worker.
+it and its API refuses what does not fit. `job_configuration` is what the worker does with it; whatever is not a
+variable there is fixed by the infrastructure, because nothing else would be permitted to the worker.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class JobTemplate:
             },
             "image": {
                 "title": "Image",
-                "description": "Container image with the flow's dependencies and the same Prefect version as the worker's.",
+                "description": "Container image with the flow's dependencies and the worker's Prefect version.",
                 "type": "string",
                 "default": self.image,
             },
@@ -81,7 +81,9 @@ class JobTemplate:
                 "title": "Memory",
                 "description": "Memory of the task in MiB; must be a size that Fargate offers with this CPU.",
                 "type": "integer",
-                "enum": sorted({size for sizes in FARGATE_SIZES.values() for size in sizes}),
+                "minimum": min(min(sizes) for sizes in FARGATE_SIZES.values()),
+                "maximum": max(max(sizes) for sizes in FARGATE_SIZES.values()),
+                "multipleOf": 512,
                 "default": self.memory_mib,
             },
             "env": {
@@ -129,8 +131,7 @@ class JobTemplate:
                 "required": ["capacityProvider", "weight", "base"],
             },
             "default": [
-                {"capacityProvider": item.capacity_provider, "weight": item.weight, "base": 0}
-                for item in self.strategy
+                {"capacityProvider": item.capacity_provider, "weight": item.weight, "base": 0} for item in self.strategy
             ],
         }
 
@@ -196,6 +197,9 @@ class JobTemplate:
                 },
                 "executionRoleArn": self.execution_role_arn,
                 "taskRoleArn": self.flow_role_arn,
+                # ECS answers with this field whether it was given or not, and prefect-aws keeps False when it compares:
+                # left out, no revision would ever match and every run would register one.
+                "enableFaultInjection": False,
                 "containerDefinitions": [
                     {
                         "name": CONTAINER_NAME,

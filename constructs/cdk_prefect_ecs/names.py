@@ -16,21 +16,25 @@ def check_work_pool_name(name: str) -> None:
     """Check a work pool's name against Prefect's rules.
 
     :raises ValueError: Empty, with a character that Prefect refuses, or beginning with "prefect", which Prefect keeps
-        for itself.
+        for itself; a CDK token.
     """
     if not name or not name.strip():
         raise ValueError(f"work_pool_name must not be empty; got {name!r}")
     if name != name.strip():
         raise ValueError(f"work_pool_name must not begin or end with a space; got {name!r}")
+    if "${Token[" in name:
+        raise ValueError(
+            "work_pool_name must be known at synth, as names of task definitions and blocks are made from it; "
+            "got a token"
+        )
     banned = sorted({character for character in name if character in _BANNED_IN_PREFECT_NAMES})
     if banned:
         raise ValueError(
-            f"work_pool_name {name!r} contains {' '.join(banned)}; Prefect refuses any of {' '.join(_BANNED_IN_PREFECT_NAMES)}"
+            f"work_pool_name {name!r} contains {' '.join(banned)}; "
+            f"Prefect refuses any of {' '.join(_BANNED_IN_PREFECT_NAMES)}"
         )
     if name.lower().startswith("prefect"):
-        raise ValueError(
-            f"work_pool_name {name!r} begins with 'prefect', which Prefect reserves; choose another name"
-        )
+        raise ValueError(f"work_pool_name {name!r} begins with 'prefect', which Prefect reserves; choose another name")
 
 
 def task_definition_family(*parts: str) -> str:

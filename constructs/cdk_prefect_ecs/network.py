@@ -52,26 +52,19 @@ class FlowNetwork(Construct):
         if vpc is None and vpc_subnets is not None:
             raise ValueError("vpc_subnets selects subnets of an existing VPC; pass vpc too, or leave it out")
         if vpc is not None and (max_azs is not None or flow_log_retention is not None):
-            raise ValueError(
-                "max_azs and flow_log_retention shape a new VPC; leave them out when passing vpc"
-            )
+            raise ValueError("max_azs and flow_log_retention shape a new VPC; leave them out when passing vpc")
         if max_azs is not None and max_azs < 1:
             raise ValueError(f"max_azs must be 1 or more; got {max_azs}")
+        selected = _select(vpc, vpc_subnets) if vpc else None
+        if selected is not None and not selected.subnets:
+            raise ValueError(
+                f"{scope.node.path}/{construct_id}: no subnet of the VPC matches vpc_subnets; "
+                "select at least one subnet"
+            )
         super().__init__(scope, construct_id)
 
         self.vpc = vpc or self._new_vpc(max_azs or 3, flow_log_retention)
-        selected = self.vpc.select_subnets(
-            subnets=vpc_subnets.subnets,
-            subnet_type=vpc_subnets.subnet_type,
-            subnet_group_name=vpc_subnets.subnet_group_name,
-            availability_zones=vpc_subnets.availability_zones,
-            subnet_filters=vpc_subnets.subnet_filters,
-            one_per_az=vpc_subnets.one_per_az,
-        ) if vpc_subnets else self._default_subnets(self.vpc)
-        if not selected.subnets:
-            raise ValueError(
-                f"{self.node.path}: no subnet of the VPC matches vpc_subnets; select at least one subnet"
-            )
+        selected = selected or _select(self.vpc, None)
         self.subnets = selected.subnets
         self.assign_public_ip = selected.has_public
         self.security_group = security_group or ec2.SecurityGroup(
@@ -113,8 +106,16 @@ class FlowNetwork(Construct):
             )
         return vpc
 
-    @staticmethod
-    def _default_subnets(vpc: ec2.IVpc) -> ec2.SelectedSubnets:
-        if vpc.private_subnets:
-            return vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
-        return vpc.select_subnets(subnet_type=ec2.SubnetType.PUBLIC)
+
+def _select(vpc: ec2.IVpc, vpc_subnets: ec2.SubnetSelection | None) -> ec2.SelectedSubnets:
+    if vpc_subnets is None:
+        subnet_type = ec2.SubnetType.PRIVATE_WITH_EGRESS if vpc.private_subnets else ec2.SubnetType.PUBLIC
+        return vpc.select_subnets(subnet_type=subnet_type)
+    return vpc.select_subnets(
+        subnets=vpc_subnets.subnets,
+        subnet_type=vpc_subnets.subnet_type,
+        subnet_group_name=vpc_subnets.subnet_group_name,
+        availability_zones=vpc_subnets.availability_zones,
+        subnet_filters=vpc_subnets.subnet_filters,
+        one_per_az=vpc_subnets.one_per_az,
+    )

@@ -64,9 +64,7 @@ class FlowRole(iam.Role):
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, storage: FlowStorage) -> None:
-        super().__init__(
-            scope, construct_id, assumed_by=_ecs_tasks(scope), description="Prefect flow runs"
-        )
+        super().__init__(scope, construct_id, assumed_by=_ecs_tasks(scope), description="Prefect flow runs")
         storage.grant_flow_access(self)
 
 
@@ -103,9 +101,7 @@ def grant_run_flows(
     tasks = stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*")
     in_cluster = {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}}
 
-    def allow(
-        actions: list[str], resources: list[str], conditions: dict[str, dict[str, str]] | None = None
-    ) -> None:
+    def allow(actions: list[str], resources: list[str], conditions: dict[str, dict[str, str]] | None = None) -> None:
         worker_role.grant_principal.add_to_principal_policy(
             iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions)
         )

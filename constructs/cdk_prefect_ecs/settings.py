@@ -28,9 +28,7 @@ def check_work_pool_settings(
     check_fargate_size(cpu, memory_mib)
     _check_cpu_architecture(cpu_architecture)
     if concurrency_limit is not None and concurrency_limit < 0:
-        raise ValueError(
-            f"concurrency_limit must be 0 or more; got {concurrency_limit}. Leave it out for no limit"
-        )
+        raise ValueError(f"concurrency_limit must be 0 or more; got {concurrency_limit}. Leave it out for no limit")
     _check_environment(environment)
 
 
@@ -57,9 +55,7 @@ def check_worker_settings(
 
 def _check_cpu_architecture(cpu_architecture: str) -> None:
     if cpu_architecture not in CPU_ARCHITECTURES:
-        raise ValueError(
-            f"cpu_architecture must be {' or '.join(CPU_ARCHITECTURES)}; got {cpu_architecture!r}"
-        )
+        raise ValueError(f"cpu_architecture must be {' or '.join(CPU_ARCHITECTURES)}; got {cpu_architecture!r}")
 
 
 def _check_environment(environment: Mapping[str, str] | None) -> None:

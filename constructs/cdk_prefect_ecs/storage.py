@@ -27,7 +27,7 @@ class FlowStorage(Construct):
     :param removal_policy: What becomes of the bucket when it leaves the stack. Default: it is retained.
     :param auto_delete_objects: With ``removal_policy`` DESTROY, empty the bucket so that it can be deleted. Both keys
         are needed to lose data. Default: False.
-    :raises ValueError: ``auto_delete_objects`` without DESTROY; an expiration of less than a day.
+    :raises ValueError: ``auto_delete_objects`` without DESTROY; an expiration that is not whole days.
     """
 
     bucket: s3.Bucket
@@ -84,8 +84,8 @@ class FlowStorage(Construct):
     def grant_flow_access(self, grantee: iam.IGrantable) -> iam.Grant:
         """Grant what flow runs need: list the bucket, read all of it, write ``results/`` and ``data/``.
 
-        Flow runs cannot change ``code/``: a run that was taken over cannot alter what the next one executes. Nothing can
-        be deleted for good, as object versions are out of reach.
+        Flow runs cannot change ``code/``: a run that was taken over cannot alter what the next one executes. Nothing
+        can be deleted for good, as object versions are out of reach.
         """
         read = iam.Grant.add_to_principal(
             grantee=grantee, actions=["s3:ListBucket"], resource_arns=[self.bucket.bucket_arn]
@@ -105,5 +105,11 @@ class FlowStorage(Construct):
 
 
 def _check_days(name: str, duration: cdk.Duration) -> None:
-    if not duration.is_unresolved() and duration.to_days(integral=False) < 1:
-        raise ValueError(f"{name} must be at least one day, as S3 counts in days; got {duration.to_human_string()}")
+    if duration.is_unresolved():
+        return
+    days = duration.to_days(integral=False)
+    if days < 1 or days % 1:
+        raise ValueError(
+            f"{name} must be a whole number of days, at least one, as S3 counts in days; "
+            f"got {duration.to_human_string()}"
+        )

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -25,6 +24,7 @@ from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.roles import grant_run_flows
 from cdk_prefect_ecs.settings import check_work_pool_settings
 from cdk_prefect_ecs.storage import RESULTS_PREFIX, FlowStorage
+
 
 class WorkPool(Construct):
     """Define a Prefect work pool whose flow runs are ECS tasks of one cluster.
@@ -94,9 +94,7 @@ class WorkPool(Construct):
         description: str | None = None,
         delete_with_deployments: bool = False,
     ) -> None:
-        check_work_pool_settings(
-            work_pool_name, cpu, memory_mib, cpu_architecture, concurrency_limit, environment
-        )
+        check_work_pool_settings(work_pool_name, cpu, memory_mib, cpu_architecture, concurrency_limit, environment)
         spot_policy = spot_policy or default_spot_policy(cluster.capacity_providers)
         strategy = flow_run_strategy(spot_policy, cluster.capacity_providers)
         super().__init__(scope, construct_id)
@@ -104,7 +102,11 @@ class WorkPool(Construct):
         stack = cdk.Stack.of(self)
         self.work_pool_name = work_pool_name
         self.spot_policy = spot_policy
-        self.family = task_definition_family(stack.stack_name, work_pool_name)
+        # CloudFormation names a nested stack at deploy; the family must be known now.
+        unnamed = cdk.Token.is_unresolved(stack.stack_name)
+        self.family = task_definition_family(
+            cdk.Names.unique_id(stack) if unnamed else stack.stack_name, work_pool_name
+        )
         self._execution_role = execution_role
         self._flow_role = flow_role
         self._cluster = cluster
@@ -138,7 +140,7 @@ class WorkPool(Construct):
         properties: dict[str, Any] = {
             "ApiUrl": api.url,
             "Name": work_pool_name,
-            "Description": description or f"Flow runs on Amazon ECS ({spot_policy.name}), by cdk-prefect-ecs",
+            "Description": encode(description or f"Flow runs on Amazon ECS ({spot_policy.name}), by cdk-prefect-ecs"),
             "ConcurrencyLimit": encode(concurrency_limit),
             "BaseJobTemplate": encode(self.job_template),
             "ResultStorage": {

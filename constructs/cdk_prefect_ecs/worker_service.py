@@ -47,7 +47,8 @@ class WorkerService(Construct):
     :param cpu: CPU units of a worker. Default: 512.
     :param memory_mib: Memory of a worker in MiB. Default: 1024.
     :param cpu_architecture: Architecture of the image. Default: X86_64.
-    :param desired_count: Workers to run. One is enough for hundreds of runs; two survive the loss of a zone. Default: 1.
+    :param desired_count: Workers to run. One is enough for hundreds of runs; two survive the loss of a zone.
+        Default: 1.
     :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param enable_execute_command: Allow ``aws ecs execute-command`` into the worker; grants its role the four
         ``ssmmessages`` actions. Default: False.
@@ -119,7 +120,7 @@ class WorkerService(Construct):
             ],
             environment={
                 "PREFECT_API_URL": api.url,
-                "PREFECT_WORKER_QUERY_SECONDS": str(int(poll_interval.to_seconds())),
+                "PREFECT_WORKER_QUERY_SECONDS": f"{poll_interval.to_seconds(integral=False):g}",
                 "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": work_pool.observer_queue_name,
                 # Bursts of runs meet the limits of RunTask (20/s) and RegisterTaskDefinition (1/s): slow down, go on.
                 "AWS_RETRY_MODE": "adaptive",
@@ -146,8 +147,8 @@ class WorkerService(Construct):
             cluster=cluster.cluster,
             task_definition=self.task_definition,
             desired_count=desired_count,
-            # Never on Spot: while the worker is away, nothing is started. In a cluster with capacity providers this must
-            # be said, or the cluster's default strategy would decide.
+            # Never on Spot: while the worker is away, nothing is started. In a cluster with capacity providers this
+            # must be said, or the cluster's default strategy would decide.
             capacity_provider_strategies=[ecs.CapacityProviderStrategy(capacity_provider=FARGATE, weight=1)]
             if cluster.capacity_providers
             else None,
@@ -164,7 +165,8 @@ class WorkerService(Construct):
         )
         work_pool.grant_run(worker_role)
         # A wrong key or URL fails at the pool, in seconds, before a worker would crash over it again and again.
-        self.service.node.add_dependency(work_pool.resource)
+        # Without its execution role's permissions a worker cannot start, and the circuit breaker would count that.
+        self.service.node.add_dependency(work_pool.resource, execution_role)
 
     @property
     def connections(self) -> ec2.Connections:

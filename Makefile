@@ -1,0 +1,90 @@
+# Everything is set up inside the targets: Python 3.11 or newer, make and git are all it takes.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ENV ?=
+KEEP ?=
+UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
+NAMES := dev, staging, prod, embedded
+
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
+export npm_config_update_notifier := false
+# Of what this repository installs, only the demo and the tests start Prefect: nothing is to be reported anywhere.
+export DO_NOT_TRACK := 1
+
+VENV := .venv/.installed
+NODE := node_modules/.installed
+INSTALLED := $(VENV) $(NODE)
+
+.PHONY: help demo test test-all lint format synth diff deploy destroy bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see it complete (KEEP=1 leaves it running)
+	@python -m embedded.demo $(if $(KEEP),--keep)
+
+test: lint ## Run checks, unit, policy and integration tests
+	pytest -m "not slow"
+
+test-all: lint ## Run every test, also the slow ones
+	pytest
+
+lint: $(INSTALLED) ## Check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(VENV) ## Format the code
+	ruff check --fix .
+	ruff format .
+
+synth: $(INSTALLED) environment ## Synthesize the templates of ENV into cdk.out, with policy checks
+	$(CDK) synth --quiet '**' $(CONTEXT)
+
+diff: $(INSTALLED) environment ## Show what deploying ENV would change
+	$(CDK) diff '**' $(CONTEXT)
+
+# Strict: a warning, such as the placeholder workspace that the environments ship with, stops it before anything is made.
+deploy: $(INSTALLED) environment ## Deploy ENV
+	$(CDK) deploy --strict '**' $(CONTEXT)
+
+destroy: $(INSTALLED) environment ## Delete the stacks of ENV; data that is retained stays
+	$(CDK) destroy '**' $(CONTEXT)
+
+CONTEXT = -c env=$(ENV)
+# The environment embedded is on this machine: `run` says where, to the CLI and to the app.
+CDK = $(if $(filter embedded,$(ENV)),python -m embedded run -- )cdk
+
+.PHONY: environment
+environment:
+	@test -n "$(ENV)" || { echo "make: say which environment: ENV=NAME with one of $(NAMES)" >&2; exit 2; }
+
+bench: $(INSTALLED) ## Measure, ours beside others in one run
+	python -m bench.synth
+
+lock: $(VENV) ## Resolve requirements.in into the lock
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in --output-file requirements.txt
+
+clean: ## Remove everything that set-up and tests made
+	@if [ -d .embedded ] && [ -x .venv/bin/python ]; then .venv/bin/python -m embedded down; fi
+	rm -rf .venv node_modules cdk.out .embedded .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Say make PYTHON=python3.12" >&2; exit 2; }
+	@echo "Setting up .venv: the locked Python packages and Node.js …"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@test -x .venv/bin/uv || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.venv/bin/uv pip sync --quiet --compile-bytecode requirements.txt
+	@.venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(NODE): package.json package-lock.json $(VENV)
+	@echo "Setting up node_modules: the pinned CDK CLI …"
+	@npm ci --silent --no-audit --no-fund
+	@touch $@

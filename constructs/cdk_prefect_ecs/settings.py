@@ -1,14 +1,19 @@
-"""Rules for the settings of work pools and workers. Pure rules: imports no CDK."""
+"""Rules for the settings of work pools, workers and APIs. Pure rules: imports no CDK."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from cdk_prefect_ecs.fargate import check_fargate_size
 from cdk_prefect_ecs.names import check_work_pool_name
 
 CPU_ARCHITECTURES: Final = ("X86_64", "ARM64")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+# Parameter names: letters, digits and . - _ / . Source: PutParameter, AWS Systems Manager API Reference.
+_PARAMETER_NAME: Final = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _CREDENTIALS: Final = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
 
 
@@ -51,6 +56,54 @@ def check_worker_settings(
     if poll_seconds < 1:
         raise ValueError(f"poll_interval must be at least one second; got {poll_seconds:g} seconds")
     _check_environment(environment)
+
+
+def check_cloud_id(name: str, value: str) -> None:
+    """Check an account's or workspace's id in Prefect Cloud.
+
+    :raises ValueError: Not a UUID.
+    """
+    if not _UUID.fullmatch(value):
+        raise ValueError(
+            f"{name} must be a UUID such as 01234567-89ab-cdef-0123-456789abcdef; got {value!r}. "
+            "It is in the address bar of the Prefect Cloud UI: app.prefect.cloud/account/…/workspace/…"
+        )
+
+
+def check_parameter_name(parameter_name: str) -> None:
+    """Check the name of an SSM parameter.
+
+    :raises ValueError: Not a name that SSM takes.
+    """
+    if not _PARAMETER_NAME.fullmatch(parameter_name):
+        raise ValueError(
+            f"{parameter_name!r} is not an SSM parameter name; use letters, digits and . - _ /, "
+            "such as /prefect/api-key"
+        )
+
+
+def check_api_url(url: str) -> None:
+    """Check the URL of a self-hosted Prefect API.
+
+    :raises ValueError: As :meth:`~cdk_prefect_ecs.PrefectApi.self_hosted` documents.
+    """
+    parts = urlsplit(url.rstrip("/"))
+    if parts.username or parts.password:
+        raise ValueError(
+            "the URL of the Prefect API must not hold a credential, which would end up in the template; "
+            "pass auth_string=PrefectApi.ssm_secure_string(…)"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            "the URL of the Prefect API must be http:// or https:// with a host, such as "
+            f"https://prefect.example.com/api; got {url!r}"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError("the URL of the Prefect API must not have a query or fragment, such as …/api?key=… or …/api#…")
+    if not parts.path.endswith("/api"):
+        raise ValueError(
+            f"the URL of a self-hosted Prefect API ends in /api, such as https://prefect.example.com/api; got {url!r}"
+        )
 
 
 def _check_cpu_architecture(cpu_architecture: str) -> None:

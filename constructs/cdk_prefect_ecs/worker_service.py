@@ -97,10 +97,7 @@ class WorkerService(Construct):
             "TaskDefinition",
             cpu=cpu,
             memory_limit_mib=memory_mib,
-            # CDK would widen the role with its own idea of reading a secret; it has what it needs (ExecutionRole).
-            execution_role=execution_role.without_policy_updates()
-            if isinstance(execution_role, iam.Role)
-            else execution_role,
+            execution_role=self._as_it_is(execution_role),
             task_role=worker_role,
             runtime_platform=ecs.RuntimePlatform(
                 cpu_architecture=ecs.CpuArchitecture.ARM64
@@ -167,6 +164,12 @@ class WorkerService(Construct):
         # A wrong key or URL fails at the pool, in seconds, before a worker would crash over it again and again.
         # Without its execution role's permissions a worker cannot start, and the circuit breaker would count that.
         self.service.node.add_dependency(work_pool.resource, execution_role)
+
+    def _as_it_is(self, role: iam.IRole) -> iam.IRole:
+        """The role, closed to CDK's own grants: it would widen it with its own idea of reading a secret."""
+        if isinstance(role, iam.Role):
+            return role.without_policy_updates()
+        return iam.Role.from_role_arn(self, "ExecutionRole", role.role_arn, mutable=False)
 
     @property
     def connections(self) -> ec2.Connections:

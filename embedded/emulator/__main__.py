@@ -43,7 +43,7 @@ def main() -> int:
         return 1
     directory, mark = Path(os.environ["EMBEDDED_DIRECTORY"]), os.environ[MARK]
 
-    from embedded.emulator import authorization, cloudformation, ecs_api
+    from embedded.emulator import authorization, cloudformation, ecs_api, mends
     from embedded.emulator.control import Control
     from embedded.emulator.engine import Engine
     from embedded.emulator.inner import app
@@ -60,6 +60,7 @@ def main() -> int:
     scheduler = ServiceScheduler(engine)
     if app.AUTH:
         authorization.install()
+    mends.install()
     ecs_api.install(engine, scheduler)
     cloudformation.install(scheduler)
     asyncio.run(serve(Control(engine, mark).wrap(app.app)))

@@ -80,6 +80,8 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     # What we replace: MiniStack looks these up by name when it calls them
     "app.pin_request_origin": ("source_ip", "secure_transport"),
     "app.SERVICE_HANDLERS": None,
+    "services.cloudwatch_logs._filter_log_events": ("data",),
+    "services.ec2._matches_vpc_filters": ("vpc", "filters"),
     "services.cloudformation.provisioners._RESOURCE_HANDLERS": None,
     "services.cloudformation.provisioners._ecs_task_def_create": ("logical_id", "props", "stack_name"),
     "services.cloudformation.stacks._runs_on_worker_thread": ("resource_type",),

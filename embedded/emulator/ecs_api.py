@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from embedded.emulator import authorization
+from embedded.emulator import authorization, mends
 from embedded.emulator.engine import Engine
 from embedded.emulator.inner import Json, Response, app, concurrency, ecs
 from embedded.emulator.services import ServiceScheduler
@@ -11,6 +11,7 @@ from embedded.emulator.services import ServiceScheduler
 
 def install(engine: Engine, scheduler: ServiceScheduler) -> None:
     own: dict[str, Callable[[Json], Response]] = {
+        "RegisterTaskDefinition": mends.register_task_definition,
         "RunTask": engine.run_task,
         "StopTask": engine.stop_task,
         "CreateService": scheduler.create,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.sorting import LogSort
 
 from embedded import EmbeddedError, run_cdk
 from embedded.deployed import DeployedApp, bucket_objects, finished, wait_for
@@ -136,7 +137,7 @@ def test_no_secret_reaches_run_task_or_a_command_line(app: DeployedApp) -> None:
     assert password not in json.dumps([described, definition], default=str)
     secrets = definition["taskDefinition"]["containerDefinitions"][0]["secrets"]
     assert secrets[0]["name"] == "PREFECT_API_AUTH_STRING"
-    processes = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
+    processes = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
     assert password not in processes
     assert app.wait_for_final_state(run.id).state_name == "Completed"
 
@@ -171,8 +172,13 @@ def test_interrupted_run_goes_on_where_it_was(app: DeployedApp) -> None:
     states = [state.name for state in app.prefect.read_flow_run_states(run.id)]
     assert "AwaitingRetry" in states
     assert "Crashed" not in states
-    logs = app.prefect.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
-    assert any("336776 flights" in line.message for line in logs)
+
+    def logged() -> bool | None:
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        latest = app.prefect.read_logs(wanted, limit=20, sort=LogSort.TIMESTAMP_DESC)
+        return any("336776 flights" in line.message for line in latest) or None
+
+    wait_for("the flow's last words in Prefect's log", logged, 30)
 
 
 def test_worker_comes_back_after_its_machine_is_lost(app: DeployedApp) -> None:
@@ -220,7 +226,11 @@ def test_deployment_that_cannot_work_says_why_and_rolls_back(app: DeployedApp) -
     }
     out = str(app.aws.directory / "broken.out")
     run_cdk(
-        ["synth", "--quiet", "--output", out], aws=app.aws, cwd=ROOT, app=f"{sys.executable} {APPS / 'broken.py'}", env=env
+        ["synth", "--quiet", "--output", out],
+        aws=app.aws,
+        cwd=ROOT,
+        app=f"{sys.executable} {APPS / 'broken.py'}",
+        env=env,
     )
 
     def deploy(name: str) -> str:

@@ -1,0 +1,74 @@
+"""The app as it is synthesised for a deployment: app.py in a process of its own, with every check on."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stacks.environments import ENVIRONMENTS
+
+ROOT = Path(__file__).parents[2]
+CONTEXT: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
+STACKS = ("Foundation", "Execution")
+EVERY_STACK = [(name, stack) for name in ENVIRONMENTS for stack in STACKS]
+
+_OUT = tempfile.TemporaryDirectory(prefix="policy-tests-")
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """What one run of app.py wrote."""
+
+    out: Path
+    returncode: int
+    stderr: str
+
+    def template_path(self, stack: str) -> Path:
+        found = list(self.out.glob(f"assembly-*/*{stack}*.template.json"))
+        assert len(found) == 1, f"{len(found)} templates of {stack} in {self.out}; the app said: {self.stderr}"
+        return found[0]
+
+    def template(self, stack: str) -> dict[str, Any]:
+        return dict(json.loads(self.template_path(stack).read_text()))
+
+    def findings(self) -> list[tuple[str, str]]:
+        """Path and rule of whatever AwsSolutions found and nobody acknowledged."""
+        return findings(self.out)
+
+
+def run_app(name: str, *, hash_seed: str, cwd: Path) -> Synthesised:
+    """Run app.py for one environment, as the CDK CLI does."""
+    out = Path(tempfile.mkdtemp(dir=_OUT.name))
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("CDK_", "PREFECT_"))}
+    variables |= {
+        "CDK_CONTEXT_JSON": json.dumps(CONTEXT | {"env": name}),
+        "CDK_OUTDIR": str(out),
+        "PYTHONHASHSEED": hash_seed,
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "app.py")], env=variables, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    return Synthesised(out, done.returncode, done.stderr)
+
+
+@functools.cache
+def synthesised(name: str) -> Synthesised:
+    """app.py's output for an environment, made once for all tests."""
+    return run_app(name, hash_seed="1", cwd=ROOT)
+
+
+def findings(out: Path) -> list[tuple[str, str]]:
+    """Path and rule of the findings of AwsSolutions in an assembly's validation report."""
+    report = json.loads((out / "validation-report.json").read_text())
+    return [
+        (construct["constructPath"], violation["ruleName"])
+        for plugin in report["pluginReports"]
+        if plugin["pluginName"] == "AwsSolutions"
+        for violation in plugin["violations"]
+        for construct in violation["violatingConstructs"]
+    ]

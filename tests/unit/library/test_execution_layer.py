@@ -1,0 +1,286 @@
+"""The public contract: `PrefectExecutionLayer` with defaults is what the parts are by themselves, put together."""
+
+import json
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
+from aws_cdk.assertions import Template
+from library_helpers import (
+    API_KEY_ARN,
+    allow,
+    assert_no_ingress,
+    assert_refused,
+    cloud_api,
+    imported_vpc,
+    in_order,
+    new_stack,
+    only,
+    plain,
+    resource,
+    statements,
+)
+
+from cdk_prefect_ecs import (
+    CapacityWeight,
+    FlowCluster,
+    FlowImage,
+    FlowNetwork,
+    FlowStorage,
+    PrefectApi,
+    PrefectExecutionLayer,
+    SpotPolicy,
+)
+from cdk_prefect_ecs.functions.typed_properties import decode
+
+POOL = "Custom::PrefectWorkPool"
+SERVICE = "AWS::ECS::Service"
+
+
+@pytest.fixture(scope="module")
+def layer() -> PrefectExecutionLayer:
+    return PrefectExecutionLayer(new_stack(), "Prefect", work_pool_name="etl", api=cloud_api())
+
+
+@pytest.fixture(scope="module")
+def template(layer: PrefectExecutionLayer) -> Template:
+    return Template.from_stack(cdk.Stack.of(layer))
+
+
+def test_default_makes_one_of_each(template: Template) -> None:
+    for resource_type, count in {
+        "AWS::EC2::VPC": 1,
+        "AWS::EC2::NatGateway": 0,
+        "AWS::ECS::Cluster": 1,
+        "AWS::S3::Bucket": 1,
+        "AWS::ECS::Service": 1,
+        "AWS::ECS::TaskDefinition": 1,
+        POOL: 1,
+        "AWS::Logs::LogGroup": 2,  # of the tasks, of the function
+        "AWS::SecretsManager::Secret": 0,
+    }.items():
+        template.resource_count_is(resource_type, count)
+
+
+def test_default_keeps_its_data(template: Template) -> None:
+    assert resource(template, "PrefectStorageBucket")["DeletionPolicy"] == "Retain"
+    log_group = resource(template, "PrefectLogGroup")
+    assert log_group["DeletionPolicy"] == "Retain"
+    assert log_group["Properties"] == {"RetentionInDays": 30}
+
+
+def test_every_log_group_has_a_retention(template: Template) -> None:
+    for log_group in template.find_resources("AWS::Logs::LogGroup").values():
+        assert log_group["Properties"]["RetentionInDays"] > 0
+
+
+def test_default_lets_nothing_in(template: Template) -> None:
+    assert_no_ingress(template)
+    template.resource_count_is("AWS::EC2::SecurityGroup", 2)
+
+
+def test_default_flow_runs_are_on_spot_and_the_worker_is_not(template: Template) -> None:
+    variables = decode(only(template, POOL)["BaseJobTemplate"])["variables"]["properties"]
+    assert variables["capacity_provider_strategy"]["default"] == [
+        {"capacityProvider": "FARGATE_SPOT", "weight": 1, "base": 0}
+    ]
+    assert only(template, SERVICE)["CapacityProviderStrategy"] == [{"CapacityProvider": "FARGATE", "Weight": 1}]
+
+
+def test_default_sizes_and_image_are_the_same_on_both_sides(template: Template) -> None:
+    variables = decode(only(template, POOL)["BaseJobTemplate"])["variables"]["properties"]
+    assert (variables["cpu"]["default"], variables["memory"]["default"]) == (1024, 2048)
+    definition = only(template, "AWS::ECS::TaskDefinition")
+    assert (definition["Cpu"], definition["Memory"]) == ("512", "1024")
+    assert variables["image"]["default"] == definition["ContainerDefinitions"][0]["Image"]
+
+
+def test_default_flow_runs_have_a_public_address_in_public_subnets(template: Template) -> None:
+    network = decode(only(template, POOL)["BaseJobTemplate"])["variables"]["properties"]["network_configuration"]
+    assert network["default"]["assignPublicIp"] == "ENABLED"
+    assert plain(network["default"]["securityGroups"]) == ["<PrefectNetworkSecurityGroup.GroupId>"]
+    assert len(network["default"]["subnets"]) == 2
+
+
+def test_roles_are_exact(template: Template) -> None:
+    arn = "arn:<AWS::Partition>:{}:<AWS::Region>:<AWS::AccountId>:{}"
+    definitions = arn.format("ecs", "task-definition/Test-etl:*")
+    tasks = arn.format("ecs", "task/<PrefectCluster>/*")
+    in_cluster = {"ArnEquals": {"ecs:cluster": "<PrefectCluster.Arn>"}}
+    bucket = "<PrefectStorageBucket.Arn>"
+    assert statements(template, "PrefectExecutionRole") == in_order(
+        [
+            allow(["logs:CreateLogStream", "logs:PutLogEvents"], "<PrefectLogGroup.Arn>"),
+            allow("ssm:GetParameters", API_KEY_ARN),
+        ]
+    )
+    assert statements(template, "PrefectWorkerRole") == in_order(
+        [
+            allow("ecs:RunTask", definitions, in_cluster),
+            allow("ecs:StopTask", tasks, in_cluster),
+            allow("ecs:TagResource", tasks, {"StringEquals": {"ecs:CreateAction": "RunTask"}}),
+            allow("ecs:RegisterTaskDefinition", definitions),
+            allow("ecs:DescribeTaskDefinition", "*"),
+            allow(
+                "iam:PassRole",
+                ["<PrefectExecutionRole.Arn>", "<PrefectFlowRole.Arn>"],
+                {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+            ),
+            allow("sqs:GetQueueUrl", arn.format("sqs", "Test-etl-no-observer")),
+        ]
+    )
+    assert statements(template, "PrefectFlowRole") == in_order(
+        [
+            allow("s3:ListBucket", bucket),
+            allow("s3:GetObject", f"{bucket}/*"),
+            allow(
+                ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+                [f"{bucket}/results/*", f"{bucket}/data/*"],
+            ),
+        ]
+    )
+
+
+def test_the_secret_is_only_referred_to(template: Template) -> None:
+    text = json.dumps(template.to_json())
+    assert "{{resolve:" not in text
+    worker = only(template, "AWS::ECS::TaskDefinition")["ContainerDefinitions"][0]
+    assert not {"PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"} & {item["Name"] for item in worker["Environment"]}
+
+
+def test_no_physical_names_but_those_that_others_must_know(template: Template) -> None:
+    names = {"BucketName", "ClusterName", "ServiceName", "RoleName", "FunctionName", "LogGroupName", "GroupName"}
+    for logical_id, found in template.to_json()["Resources"].items():
+        # A custom resource names the pool, an endpoint the service that it reaches.
+        if not found["Type"].startswith(("Custom::", "AWS::EC2::VPCEndpoint")):
+            assert not names & set(found.get("Properties", {})), logical_id
+
+
+def test_everything_given() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    cluster = FlowCluster(stack, "Cluster", vpc=network.vpc, default_strategy=[CapacityWeight("FARGATE", 1)])
+    storage = FlowStorage(stack, "Storage")
+    log_group = logs.LogGroup.from_log_group_name(stack, "Logs", "/prefect")
+    layer = PrefectExecutionLayer(
+        stack,
+        "Prefect",
+        work_pool_name="etl",
+        api=PrefectApi.self_hosted("https://prefect.example.com/api"),
+        network=network,
+        cluster=cluster,
+        storage=storage,
+        log_group=log_group,
+        spot_policy=SpotPolicy.weights(spot=1, on_demand=1),
+        image=FlowImage.from_registry("flows:1"),
+        flow_cpu=2048,
+        flow_memory_mib=4096,
+        flow_environment={"TZ": "UTC"},
+        concurrency_limit=10,
+        worker_cpu=1024,
+        worker_memory_mib=3072,
+        worker_count=2,
+        worker_poll_interval=cdk.Duration.minutes(1),
+        enable_execute_command=True,
+        cpu_architecture="ARM64",
+        delete_pool_with_deployments=True,
+    )
+    assert (layer.network, layer.cluster, layer.storage, layer.log_group) == (network, cluster, storage, log_group)
+    template = Template.from_stack(stack)
+    properties = decode(only(template, POOL))
+    variables = properties["BaseJobTemplate"]["variables"]["properties"]
+    assert (properties["ConcurrencyLimit"], properties["DeleteWithDeployments"]) == (10, True)
+    assert (variables["cpu"]["default"], variables["memory"]["default"]) == (2048, 4096)
+    assert variables["env"]["default"]["TZ"] == "UTC"
+    assert variables["image"]["default"] == "flows:1"
+    assert len(variables["capacity_provider_strategy"]["default"]) == 2
+    definition = only(template, "AWS::ECS::TaskDefinition")
+    assert (definition["Cpu"], definition["Memory"]) == ("1024", "3072")
+    assert definition["RuntimePlatform"]["CpuArchitecture"] == "ARM64"
+    assert definition["ContainerDefinitions"][0]["Image"] == "flows:1"
+    environment = {item["Name"]: item["Value"] for item in definition["ContainerDefinitions"][0]["Environment"]}
+    assert environment["PREFECT_WORKER_QUERY_SECONDS"] == "60"
+    assert "TZ" not in environment
+    service = only(template, SERVICE)
+    assert (service["DesiredCount"], service["EnableExecuteCommand"]) == (2, True)
+    for resource_type in ("AWS::EC2::VPC", "AWS::EC2::Subnet"):
+        template.resource_count_is(resource_type, 0)
+    template.resource_count_is("AWS::S3::Bucket", 1)
+    template.resource_count_is("AWS::Logs::LogGroup", 1)
+
+
+def test_a_cluster_without_spot_runs_on_demand() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    layer = PrefectExecutionLayer(
+        stack,
+        "Prefect",
+        work_pool_name="etl",
+        api=cloud_api(),
+        network=network,
+        cluster=FlowCluster(stack, "Cluster", vpc=network.vpc, spot=False),
+    )
+    assert layer.work_pool.spot_policy == SpotPolicy.ON_DEMAND
+    assert only(Template.from_stack(stack), SERVICE)["LaunchType"] == "FARGATE"
+
+
+def test_it_stands_for_the_flow_runs() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    layer = PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), network=network)
+    bucket = s3.Bucket.from_bucket_name(stack, "Lake", "lake")
+    bucket.grant_read(layer)
+    database = ec2.SecurityGroup(stack, "Database", vpc=network.vpc)
+    ec2.Connections(security_groups=[database], default_port=ec2.Port.tcp(5432)).allow_default_port_from(layer)
+    template = Template.from_stack(stack)
+    assert [s for s in statements(template, "PrefectFlowRole") if any("lake" in arn for arn in s["Resource"])]
+    assert not [s for s in statements(template, "PrefectWorkerRole") if "lake" in str(s)]
+    ingress = plain(only(template, "AWS::EC2::SecurityGroupIngress"))
+    assert ingress["SourceSecurityGroupId"] == "<NetworkSecurityGroup.GroupId>"
+    assert ingress["FromPort"] == 5432
+
+
+def test_refuses_and_makes_nothing() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    on_demand = FlowCluster(stack, "Cluster", vpc=network.vpc, spot=False)
+    for kwargs, words in (
+        ({"work_pool_name": ""}, ("work_pool_name must not be empty",)),
+        ({"flow_cpu": 300}, ("cpu 300",)),
+        ({"flow_memory_mib": 1024}, ("memory_mib 1024", "cpu 1024")),
+        ({"worker_memory_mib": 512}, ("memory_mib 512", "cpu 512")),
+        ({"worker_count": -1}, ("0 or more; got -1",)),
+        ({"worker_poll_interval": cdk.Duration.millis(1)}, ("poll_interval", "0.001 seconds")),
+        ({"concurrency_limit": -5}, ("concurrency_limit", "-5")),
+        ({"cpu_architecture": "arm"}, ("'arm'",)),
+        ({"flow_environment": {"PREFECT_API_KEY": "x"}}, ("environment must not hold PREFECT_API_KEY",)),
+        ({"spot_policy": SpotPolicy.SPOT, "cluster": on_demand}, ("spot_policy SPOT needs FARGATE_SPOT",)),
+    ):
+        given = {"work_pool_name": "etl", "api": cloud_api(), "network": network} | kwargs
+        assert_refused(stack, lambda given=given: PrefectExecutionLayer(stack, "Prefect", **given), *words)  # type: ignore[misc, arg-type]
+
+
+def test_two_in_one_stack_stay_apart() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    for construct_id, pool in (("Etl", "etl"), ("Ml", "ml")):
+        PrefectExecutionLayer(stack, construct_id, work_pool_name=pool, api=cloud_api(), network=network)
+    template = Template.from_stack(stack)
+    template.resource_count_is(SERVICE, 2)
+    template.resource_count_is(POOL, 2)
+    template.resource_count_is("AWS::Lambda::Function", 1)
+    for role, other in (("EtlWorkerRole", "Ml"), ("MlWorkerRole", "Etl")):
+        text = json.dumps(statements(template, role))
+        assert f"<{other}" not in text
+        assert f"-{other.lower()}" not in text
+
+
+def test_two_environments_in_one_app_have_the_same_logical_ids() -> None:
+    templates = []
+    for name in ("Dev", "Prod"):
+        stack = new_stack(name)
+        PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api())
+        templates.append(set(Template.from_stack(stack).to_json()["Resources"]))
+    assert templates[0] == templates[1]

@@ -1,0 +1,26 @@
+"""What the tests of the stacks share."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import aws_cdk as cdk
+
+from stacks.config import EnvironmentConfig
+from stacks.stage import PrefectStage
+
+ROOT = Path(__file__).parents[3]
+CONTEXT = json.loads((ROOT / "cdk.json").read_text())["context"]
+
+_OUT = tempfile.TemporaryDirectory(prefix="stacks-tests-")
+
+
+def new_stage(config: EnvironmentConfig) -> PrefectStage:
+    """The stage as app.py makes it, without its policy checks (tests/policy)."""
+    app = cdk.App(
+        context=CONTEXT,
+        analytics_reporting=False,
+        builtin_cloud_formation_validation=False,
+        outdir=tempfile.mkdtemp(dir=_OUT.name),
+    )
+    return PrefectStage(app, f"Prefect{config.name.capitalize()}", config=config)

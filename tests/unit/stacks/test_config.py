@@ -1,0 +1,203 @@
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+from aws_cdk import aws_logs as logs
+
+from cdk_prefect_ecs import SpotPolicy
+from stacks import environments
+from stacks.config import (
+    LOG_RETENTION_DAYS,
+    MAX_ZONES,
+    PLACEHOLDER_ID,
+    CloudApi,
+    EnvironmentConfig,
+    PoolConfig,
+    SelfHostedApi,
+    WorkerConfig,
+)
+from stacks.environments import ENVIRONMENTS, LOCAL_API_URL, environment
+from stacks.foundation import retention_days
+
+UUID = "01234567-89ab-cdef-0123-456789abcdef"
+
+
+def config(**changes: Any) -> EnvironmentConfig:
+    given: dict[str, Any] = {
+        "name": "dev",
+        "region": "eu-west-1",
+        "api": CloudApi(UUID, UUID, "/prefect/key"),
+        "pool": PoolConfig("etl"),
+    }
+    return EnvironmentConfig(**(given | changes))
+
+
+def test_defaults_are_careful() -> None:
+    made = config()
+    assert made.keep_data
+    assert not made.execute_command
+    assert made.account is None
+    assert made.pool.spot_policy == SpotPolicy.SPOT_WITH_FALLBACK
+    assert not made.api.is_placeholder
+
+
+def test_everything_set() -> None:
+    made = config(
+        account="123456789012",
+        zone_count=MAX_ZONES,
+        termination_protection=True,
+        log_retention_days=3653,
+        flow_logs=True,
+        container_insights=False,
+        execute_command=True,
+        worker=WorkerConfig(count=3, cpu=1024, memory_mib=4096, poll_seconds=10),
+        tags={"Team": "data"},
+    )
+    assert made.worker.count == 3
+    assert made.tags["Team"] == "data"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "Dev"}, "environment name 'Dev' must begin with a lower-case letter and hold only a-z and 0-9"),
+        ({"name": "my-dev"}, "environment name 'my-dev'"),
+        ({"name": ""}, "environment name ''"),
+        ({"region": "Ireland"}, "environment dev: 'Ireland' is not a region; use one such as eu-west-1"),
+        ({"account": "1234"}, "environment dev: account '1234' must be the 12 digits of an AWS account, or None"),
+        ({"zone_count": 0}, "environment dev: zone_count must be 1 to 6; got 0"),
+        ({"zone_count": 7}, "zone_count must be 1 to 6; got 7"),
+        ({"log_retention_days": 8}, "log_retention_days 8 is not one that CloudWatch Logs offers; use one of 1, 3, 5,"),
+        (
+            {"termination_protection": True, "keep_data": False},
+            "environment dev: termination_protection with keep_data=False contradicts itself",
+        ),
+    ],
+)
+def test_environment_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "prefect"}, "'prefect' begins with 'prefect'"),
+        ({"cpu": 300}, "cpu 300 is not a Fargate size"),
+        ({"memory_mib": 1024}, "memory_mib 1024 does not go with cpu 1024"),
+        ({"concurrency_limit": -1}, "concurrency_limit must be 0 or more; got -1"),
+    ],
+)
+def test_pool_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PoolConfig(**({"name": "etl"} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": -1}, "0 or more; got -1"),
+        ({"memory_mib": 512}, "memory_mib 512 does not go with cpu 512"),
+        ({"poll_seconds": 0}, "poll_interval must be at least one second; got 0 seconds"),
+    ],
+)
+def test_worker_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        WorkerConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("my-team", UUID, "/key"), "account_id must be a UUID"),
+        ((UUID, "prod", "/key"), "workspace_id must be a UUID"),
+        ((UUID, UUID, "a key"), "'a key' is not an SSM parameter name"),
+    ],
+)
+def test_cloud_api_refuses(values: tuple[str, str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CloudApi(*values)
+
+
+@pytest.mark.parametrize(
+    ("url", "parameter", "message"),
+    [
+        ("nonsense", None, "must be http:// or https:// with a host"),
+        ("https://prefect.example.com", None, "ends in /api"),
+        ("https://prefect.example.com/api", "a key", "'a key' is not an SSM parameter name"),
+    ],
+)
+def test_self_hosted_api_refuses(url: str, parameter: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SelfHostedApi(url, parameter)
+
+
+def test_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config().region = "us-east-1"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("placeholder", [(PLACEHOLDER_ID, UUID), (UUID, PLACEHOLDER_ID)])
+def test_one_placeholder_is_enough(placeholder: tuple[str, str]) -> None:
+    assert CloudApi(*placeholder, "/key").is_placeholder
+
+
+def test_every_retention_has_a_name_in_the_cdk() -> None:
+    assert len({retention_days(days) for days in LOG_RETENTION_DAYS}) == len(LOG_RETENTION_DAYS)
+    assert retention_days(7) == logs.RetentionDays.ONE_WEEK
+    # all that the CDK has, but "infinite"
+    assert len(LOG_RETENTION_DAYS) == len(logs.RetentionDays) - 1
+
+
+# The environments
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_environments_are_valid_and_named_by_their_key(name: str) -> None:
+    made = environment(name)
+    assert made.name == name
+    assert made.tags["Environment"] == name
+
+
+def test_pools_and_parameters_of_cloud_environments_are_apart() -> None:
+    clouds = [made for made in map(environment, ENVIRONMENTS) if isinstance(made.api, CloudApi)]
+    assert len({made.pool.name for made in clouds}) == len(clouds)
+    assert len({made.api.api_key_parameter for made in clouds if isinstance(made.api, CloudApi)}) == len(clouds)
+
+
+def test_production_is_protected_and_nothing_else_loses_data_by_accident() -> None:
+    assert environment("prod").termination_protection
+    assert [name for name in ENVIRONMENTS if not environment(name).keep_data] == ["dev", "embedded"]
+
+
+@pytest.mark.parametrize(("name", "words"), [(None, "no environment given"), ("", "no environment given")])
+def test_no_environment_lists_the_known_ones(name: str | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        environment(name)
+    assert "-c env=NAME with one of dev, staging, prod, embedded" in str(error.value)
+
+
+def test_unknown_environment_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown environment 'nope'; use one of dev, staging, prod, embedded"):
+        environment("nope")
+
+
+def test_an_address_is_for_the_embedded_environment_only() -> None:
+    api = environment("embedded", api_url="http://127.0.0.1:9999/api").api
+    assert isinstance(api, SelfHostedApi)
+    assert api.url == "http://127.0.0.1:9999/api"
+    default = environment("embedded").api
+    assert isinstance(default, SelfHostedApi)
+    assert default.url == LOCAL_API_URL
+    with pytest.raises(ValueError, match="is for the environment embedded; prod has its API in stacks/environments"):
+        environment("prod", api_url="http://127.0.0.1:9999/api")
+
+
+def test_only_the_asked_environment_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str | None) -> EnvironmentConfig:
+        raise AssertionError("another environment was made")
+
+    others = {name: refuse for name in ENVIRONMENTS if name != "dev"}
+    monkeypatch.setattr(environments, "ENVIRONMENTS", ENVIRONMENTS | others)
+    assert environment("dev").name == "dev"

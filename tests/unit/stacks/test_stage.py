@@ -1,0 +1,202 @@
+import dataclasses
+import json
+from functools import cache
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Annotations, Match, Template
+from stack_helpers import new_stage
+
+from stacks.config import CloudApi, EnvironmentConfig
+from stacks.environments import ENVIRONMENTS, environment
+from stacks.stage import PrefectStage
+
+UUID = "01234567-89ab-cdef-0123-456789abcdef"
+NAMES = list(ENVIRONMENTS)
+
+# A new logical id is a new resource, and the old one with its data is left behind.
+STATEFUL = {
+    "AWS::S3::Bucket": ["StorageBucket5CB7C8EA"],
+    "AWS::Logs::LogGroup": ["LogGroupF5B46931"],
+    "AWS::EC2::VPC": ["NetworkVpc7FB7348F"],
+}
+
+# CloudFormation gives these no tags, or the CDK gives them none (functions of its own custom resources).
+UNTAGGED = {
+    "AWS::EC2::Route",
+    "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::EC2::VPCGatewayAttachment",
+    "AWS::ECS::ClusterCapacityProviderAssociations",
+    "AWS::IAM::Policy",
+    "AWS::S3::BucketPolicy",
+}
+
+
+@cache
+def stage(name: str) -> PrefectStage:
+    return new_stage(environment(name))
+
+
+@cache
+def templates(name: str) -> tuple[Template, Template]:
+    """Of the foundation and of the execution stack."""
+    made = stage(name)
+    return Template.from_stack(made.foundation), Template.from_stack(made.execution)
+
+
+def resources(template: Template) -> dict[str, Any]:
+    return dict(template.to_json()["Resources"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_stacks_named_after_the_environment(name: str) -> None:
+    made = stage(name)
+    assert [child.node.id for child in made.node.children] == ["Foundation", "Execution"]
+    assert made.foundation.stack_name == f"Prefect{name.capitalize()}-Foundation"
+    assert made.execution.stack_name == f"Prefect{name.capitalize()}-Execution"
+    for template, word in zip(templates(name), ("stateful", "stateless"), strict=True):
+        description = template.to_json()["Description"]
+        assert name in description
+        assert f"({word})" in description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stateful_is_apart_from_stateless(name: str) -> None:
+    foundation, execution = templates(name)
+    for resource_type in ("AWS::S3::Bucket", "AWS::EC2::VPC"):
+        foundation.resource_count_is(resource_type, 1)
+        execution.resource_count_is(resource_type, 0)
+    assert stage(name).foundation in stage(name).execution.dependencies
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logical_ids_of_what_holds_data(name: str) -> None:
+    foundation, _ = templates(name)
+    for resource_type, ids in STATEFUL.items():
+        found = [key for key in foundation.find_resources(resource_type) if "FlowLog" not in key]
+        assert found == ids
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_termination_protection_is_for_production_and_for_data(name: str) -> None:
+    made = stage(name)
+    assert bool(made.foundation.termination_protection) == (name == "prod")
+    assert not made.execution.termination_protection
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_is_kept_or_not_as_configured(name: str) -> None:
+    foundation, _ = templates(name)
+    kept = environment(name).keep_data
+    for logical_id in (*STATEFUL["AWS::S3::Bucket"], *STATEFUL["AWS::Logs::LogGroup"]):
+        found = resources(foundation)[logical_id]
+        policy = "Retain" if kept else "Delete"
+        assert (found["DeletionPolicy"], found["UpdateReplacePolicy"]) == (policy, policy)
+    foundation.resource_count_is("Custom::S3AutoDeleteObjects", 0 if kept else 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_as_many_zones_as_configured_without_a_look_up(name: str) -> None:
+    foundation, _ = templates(name)
+    zones = [
+        subnet["Properties"]["AvailabilityZone"] for subnet in foundation.find_resources("AWS::EC2::Subnet").values()
+    ]
+    assert zones == [{"Fn::Select": [index, {"Fn::GetAZs": ""}]} for index in range(environment(name).zone_count)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logs_are_kept_as_long_as_configured(name: str) -> None:
+    foundation, _ = templates(name)
+    days = environment(name).log_retention_days
+    for log_group in foundation.find_resources("AWS::Logs::LogGroup").values():
+        assert log_group["Properties"]["RetentionInDays"] == days
+    foundation.resource_count_is("AWS::EC2::FlowLog", 1 if environment(name).flow_logs else 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_worker_and_pool_are_as_configured(name: str) -> None:
+    config = environment(name)
+    _, execution = templates(name)
+    execution.has_resource_properties(
+        "AWS::ECS::Service",
+        {
+            "DesiredCount": config.worker.count,
+            "EnableExecuteCommand": config.execute_command,
+            "CapacityProviderStrategy": [{"CapacityProvider": "FARGATE", "Weight": 1}],
+        },
+    )
+    execution.has_resource_properties(
+        "AWS::ECS::TaskDefinition", {"Cpu": str(config.worker.cpu), "Memory": str(config.worker.memory_mib)}
+    )
+    limit = config.pool.concurrency_limit
+    execution.has_resource_properties(
+        "Custom::PrefectWorkPool",
+        {"Name": config.pool.name, "ConcurrencyLimit": f"json:{'null' if limit is None else limit}"},
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_security_group_has_ingress(name: str) -> None:
+    for template in templates(name):
+        template.resource_count_is("AWS::EC2::SecurityGroupIngress", 0)
+        for group in template.find_resources("AWS::EC2::SecurityGroup").values():
+            assert "SecurityGroupIngress" not in group["Properties"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_described_and_not_exported(name: str) -> None:
+    foundation, execution = (template.to_json()["Outputs"] for template in templates(name))
+    # The CDK publishes what the execution stack refers to; these are not ours to describe.
+    ours = {key: value for key, value in foundation.items() if not key.startswith("PublishOutput")}
+    assert set(ours) == {"BucketName", "LogGroupName"}
+    assert set(execution) == {"WorkPoolName", "ClusterName", "WorkerServiceName", "FlowRoleArn"}
+    for output in (*ours.values(), *execution.values()):
+        assert output["Description"]
+        assert "Export" not in output
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_can_be_tagged_is(name: str) -> None:
+    expected = dict(environment(name).tags)
+    for template in templates(name):
+        for logical_id, resource in resources(template).items():
+            if resource["Type"] in UNTAGGED or resource["Type"].startswith("Custom::"):
+                continue
+            if logical_id.startswith("Custom"):  # functions and roles of the CDK's own custom resources
+                continue
+            tags = {tag["Key"]: tag["Value"] for tag in resource["Properties"].get("Tags", [])}
+            assert expected.items() <= tags.items(), f"{logical_id} ({resource['Type']})"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_secret_in_any_template(name: str) -> None:
+    for template in templates(name):
+        text = json.dumps(template.to_json())
+        assert "{{resolve:" not in text
+        assert "NoEcho" not in text
+
+
+WARNING = Match.string_like_regexp("still names the placeholder workspace.*stacks/environments.py")
+
+
+def changed(config: EnvironmentConfig, account_id: str, workspace_id: str) -> EnvironmentConfig:
+    return dataclasses.replace(config, api=CloudApi(account_id, workspace_id, "/prefect/key"))
+
+
+def test_placeholder_workspace_is_warned_of() -> None:
+    for name in NAMES:
+        found = Annotations.from_stack(stage(name).execution).find_warning("*", WARNING)
+        assert bool(found) == environment(name).api.is_placeholder, name
+
+
+def test_a_workspace_of_ones_own_is_not_warned_of() -> None:
+    made = new_stage(changed(environment("prod"), UUID, UUID))
+    Annotations.from_stack(made.execution).has_no_warning("*", WARNING)
+
+
+def test_pinned_account_and_region_reach_the_stacks() -> None:
+    made = new_stage(dataclasses.replace(environment("staging"), account="123456789012", region="eu-west-1"))
+    assert (made.execution.account, made.execution.region) == ("123456789012", "eu-west-1")
+    assert made.foundation.environment == "aws://123456789012/eu-west-1"
+    assert cdk.Token.is_unresolved(stage("staging").execution.account)

@@ -9,8 +9,10 @@ from types import MappingProxyType
 
 from cdk_prefect_ecs.capacity import SpotPolicy
 from cdk_prefect_ecs.settings import (
+    DEFAULT_PATIENCE_SECONDS,
     check_api_url,
     check_cloud_id,
+    check_lazarus_settings,
     check_parameter_name,
     check_work_pool_settings,
     check_worker_settings,
@@ -69,8 +71,11 @@ class PoolConfig:
     cpu: int = 1024
     memory_mib: int = 2048
     concurrency_limit: int | None = None
+    spot_attempts: int = 2
+    max_reschedules: int = 3
 
     def __post_init__(self) -> None:
+        check_lazarus_settings(self.spot_attempts, self.max_reschedules, DEFAULT_PATIENCE_SECONDS)
         check_work_pool_settings(self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None)
 
 

@@ -52,6 +52,8 @@ class ExecutionStack(cdk.Stack):
             worker_count=config.worker.count,
             worker_poll_interval=cdk.Duration.seconds(config.worker.poll_seconds),
             enable_execute_command=config.execute_command,
+            spot_attempts=config.pool.spot_attempts,
+            max_reschedules=config.pool.max_reschedules,
         )
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(

@@ -56,6 +56,18 @@ def acknowledge(stage: PrefectStage) -> None:
             f"IAM5[Resource::{_bucket_arn(stage)}/{prefix}*]",
             why,
         )
+    if layer.lazarus is not None:
+        lazarus_policy = layer.lazarus.role.node.find_child("DefaultPolicy")
+        _acknowledge(
+            lazarus_policy,
+            "IAM5[Resource::*]",
+            "ecs:ListTasks supports no resource but container instances; the condition ecs:cluster limits it.",
+        )
+        _acknowledge(
+            lazarus_policy,
+            f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
+            "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster holds too.",
+        )
     _acknowledge(
         layer.worker.task_definition,
         "ECS2",

@@ -3,8 +3,10 @@
 from cdk_prefect_ecs.api import ApiSecret, PrefectApi
 from cdk_prefect_ecs.capacity import CapacityWeight, SpotPolicy
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.execution_layer import PrefectExecutionLayer
 from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
 from cdk_prefect_ecs.storage import FlowStorage
@@ -20,9 +22,11 @@ __all__ = [
     "FlowNetwork",
     "FlowRole",
     "FlowStorage",
+    "Lazarus",
     "PrefectApi",
     "PrefectExecutionLayer",
     "SpotPolicy",
+    "TaskEvents",
     "WorkPool",
     "WorkerRole",
     "WorkerService",

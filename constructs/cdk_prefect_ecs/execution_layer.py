@@ -21,9 +21,15 @@ from cdk_prefect_ecs.capacity import (
 )
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
-from cdk_prefect_ecs.settings import check_work_pool_settings, check_worker_settings
+from cdk_prefect_ecs.settings import (
+    DEFAULT_PATIENCE_SECONDS,
+    check_lazarus_settings,
+    check_work_pool_settings,
+    check_worker_settings,
+)
 from cdk_prefect_ecs.storage import FlowStorage
 from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_service import WorkerService
@@ -61,6 +67,10 @@ class PrefectExecutionLayer(Construct):
     :param worker_poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param enable_execute_command: Allow ``aws ecs execute-command`` into the worker. Default: False.
     :param cpu_architecture: Architecture of the image; ARM64 costs a fifth less. Default: X86_64.
+    :param lazarus: Whether :class:`~cdk_prefect_ecs.Lazarus` guards the pool. Without it, a run that is interrupted
+        with notice reschedules itself; one whose task is killed, or never starts, is lost. Default: True.
+    :param spot_attempts: Interruptions and capacity failures of one run before it is switched to on-demand. Default: 2.
+    :param max_reschedules: How often one run is rescheduled for other failures of its infrastructure. Default: 3.
     :param delete_pool_with_deployments: Delete the pool with the stack even if deployments still use it.
         Default: False, such a pool is left.
     :raises ValueError: As the parts do; nothing is made then.
@@ -84,6 +94,8 @@ class PrefectExecutionLayer(Construct):
     """The work pool."""
     worker: WorkerService
     """The worker service."""
+    lazarus: Lazarus | None
+    """The guard of the pool; None without one."""
 
     def __init__(
         self,
@@ -108,6 +120,9 @@ class PrefectExecutionLayer(Construct):
         worker_poll_interval: cdk.Duration | None = None,
         enable_execute_command: bool = False,
         cpu_architecture: str = "X86_64",
+        lazarus: bool = True,
+        spot_attempts: int = 2,
+        max_reschedules: int = 3,
         delete_pool_with_deployments: bool = False,
     ) -> None:
         # What the parts check, checked before any of them is made: an error leaves no half-built tree.
@@ -123,6 +138,7 @@ class PrefectExecutionLayer(Construct):
             poll_interval.to_seconds(integral=False),
             None,
         )
+        check_lazarus_settings(spot_attempts, max_reschedules, DEFAULT_PATIENCE_SECONDS)
         providers = cluster.capacity_providers if cluster else (FARGATE, FARGATE_SPOT)
         flow_run_strategy(spot_policy or default_spot_policy(providers), providers)
         super().__init__(scope, construct_id)
@@ -177,6 +193,21 @@ class PrefectExecutionLayer(Construct):
             desired_count=worker_count,
             poll_interval=poll_interval,
             enable_execute_command=enable_execute_command,
+        )
+
+        self.lazarus = (
+            Lazarus(
+                self,
+                "Lazarus",
+                cluster=self.cluster,
+                api=api,
+                work_pool=self.work_pool,
+                log_group=self.log_group,
+                spot_attempts=spot_attempts,
+                max_reschedules=max_reschedules,
+            )
+            if lazarus
+            else None
         )
 
     @property

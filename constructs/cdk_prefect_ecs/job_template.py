@@ -17,6 +17,12 @@ from cdk_prefect_ecs.fargate import FARGATE_SIZES, MAX_STOP_TIMEOUT_SECONDS
 CONTAINER_NAME: Final = "prefect"
 STREAM_PREFIX: Final = "flow-run"
 
+SIGTERM_BEHAVIOR: Final = "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"
+#: Nobody watches the pool: on SIGTERM the run goes back to the queue by itself, while its engine may run on for 30 s.
+RESCHEDULE: Final = "reschedule"
+#: Lazarus watches it: the run stays Running until its task has really stopped.
+RELINQUISH: Final = "relinquish"
+
 #: Seconds between the heartbeats of a flow run; 30 is the least that Prefect takes, its default is 180.
 #: Source: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, Prefect settings reference.
 HEARTBEAT_SECONDS: Final = 30
@@ -43,7 +49,6 @@ class JobTemplate:
     log_group_name: str
     region: str
     result_block: str
-    sigterm_behavior: str
     api_secret_variable: str | None = None
     api_secret_arn: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -141,7 +146,7 @@ class JobTemplate:
             "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
             "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK": f"s3-bucket/{self.result_block}",
             # Read by the engine in the task's container, so it belongs here and not into the worker.
-            "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": self.sigterm_behavior,
+            SIGTERM_BEHAVIOR: RESCHEDULE,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
             **self.environment,
         }

@@ -11,6 +11,8 @@ from cdk_prefect_ecs.fargate import check_fargate_size
 from cdk_prefect_ecs.names import check_work_pool_name
 
 CPU_ARCHITECTURES: Final = ("X86_64", "ARM64")
+#: How long a run may be without a task: a worker's retries of registering and starting one take well under a minute.
+DEFAULT_PATIENCE_SECONDS: Final = 90
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # Parameter names: letters, digits and . - _ / . Source: PutParameter, AWS Systems Manager API Reference.
 _PARAMETER_NAME: Final = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
@@ -120,3 +122,21 @@ def _check_environment(environment: Mapping[str, str] | None) -> None:
             )
         if not isinstance(value, str):
             raise ValueError(f"environment variable {name} must be a string; got {value!r}")
+
+
+def check_lazarus_settings(spot_attempts: int, max_reschedules: int, patience_seconds: float) -> None:
+    """Check what Lazarus is made with.
+
+    :raises ValueError: As :class:`~cdk_prefect_ecs.Lazarus` documents.
+    """
+    if spot_attempts < 1:
+        raise ValueError(
+            f"spot_attempts must be 1 or more; got {spot_attempts}. For no Spot at all use SpotPolicy.ON_DEMAND"
+        )
+    if max_reschedules < 0:
+        raise ValueError(f"max_reschedules must be 0 or more; got {max_reschedules}")
+    if patience_seconds < 10:
+        raise ValueError(
+            "patience must be at least 10 seconds, or runs whose task is just starting would be rescheduled; "
+            f"got {patience_seconds:g} seconds"
+        )

@@ -18,7 +18,7 @@ from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
-from cdk_prefect_ecs.job_template import JobTemplate
+from cdk_prefect_ecs.job_template import RELINQUISH, RESCHEDULE, SIGTERM_BEHAVIOR, JobTemplate
 from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.roles import grant_run_flows
@@ -129,8 +129,6 @@ class WorkPool(Construct):
             log_group_name=log_group.log_group_name,
             region=stack.region,
             result_block=result_block,
-            # `relinquish` leaves a stopped run Running until something reschedules it, and nothing does yet.
-            sigterm_behavior="reschedule",
             api_secret_variable=api.secret_variable if api.secret else None,
             api_secret_arn=api.secret.value_from(self) if api.secret else None,
             environment=environment or {},
@@ -173,6 +171,21 @@ class WorkPool(Construct):
             family=self.family,
             task_roles=[self._execution_role, self._flow_role],
             observer_queue_name=self.observer_queue_name,
+        )
+
+    def guard(self) -> None:
+        """Leave rescheduling to somebody who watches the pool's tasks; called by :class:`~cdk_prefect_ecs.Lazarus`.
+
+        A SIGTERM behaviour that the pool was given in ``environment`` stays.
+        """
+        environment = self.job_template["variables"]["properties"]["env"]["default"]
+        if environment[SIGTERM_BEHAVIOR] != RESCHEDULE:
+            return
+        environment[SIGTERM_BEHAVIOR] = RELINQUISH
+        resource = self.resource.node.default_child
+        assert isinstance(resource, cdk.CfnResource)
+        resource.add_property_override(
+            f"BaseJobTemplate.variables.properties.env.default.{SIGTERM_BEHAVIOR}", RELINQUISH
         )
 
     @property

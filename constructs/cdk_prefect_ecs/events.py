@@ -1,0 +1,114 @@
+"""What ECS says about tasks, in a queue."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from cdk_prefect_ecs.cluster import FlowCluster
+
+#: A reader that is throttled counts as having received the message; it must not end up among the dead letters for that.
+_MAX_RECEIVES: Final = 20
+
+
+class TaskEvents(Construct):
+    """Define a queue with the ECS task events of one cluster that matter to its flow runs: a Spot notice, and a stop.
+
+    Creates an EventBridge rule (events of AWS services are free), a queue with a dead-letter queue, both encrypted
+    (SSE-SQS) and reachable over TLS only, and two alarms: dead letters, and messages that nobody reads. A cluster with
+    many tasks costs fractions of a cent.
+
+    :param cluster: The cluster.
+    :param visibility_timeout: How long a message is hidden from other readers once one has it; six times the time-out
+        of the function that reads it, as Lambda advises. Default: 6 minutes.
+    :param oldest_message_alarm: Alarm when a message waits longer than this. Default: 5 minutes.
+    """
+
+    queue: sqs.Queue
+    """The queue."""
+    dead_letter_queue: sqs.Queue
+    """Messages that could not be dealt with."""
+    rule: events.Rule
+    """The rule that fills the queue."""
+    alarms: list[cloudwatch.Alarm]
+    """Dead letters; messages that nobody reads. Add your own actions."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        cluster: FlowCluster,
+        visibility_timeout: cdk.Duration | None = None,
+        oldest_message_alarm: cdk.Duration | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.dead_letter_queue = sqs.Queue(
+            self,
+            "DeadLetterQueue",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=cdk.Duration.days(14),
+        )
+        self.queue = sqs.Queue(
+            self,
+            "Queue",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            visibility_timeout=visibility_timeout or cdk.Duration.minutes(6),
+            retention_period=cdk.Duration.days(1),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letter_queue, max_receive_count=_MAX_RECEIVES),
+        )
+        self.rule = events.Rule(
+            self,
+            "Rule",
+            description="ECS task events for Lazarus: Spot notice and stop",
+            event_pattern=events.EventPattern(
+                source=["aws.ecs"],
+                detail_type=["ECS Task State Change"],
+                detail={
+                    "clusterArn": [cluster.cluster_arn],
+                    # The stop code of the notice is missing from some events; the reason is not. See
+                    # https://github.com/aws/containers-roadmap/issues/773
+                    "$or": [
+                        {"lastStatus": ["STOPPED"]},
+                        {"stopCode": ["TerminationNotice"]},
+                        {"stoppedReason": ["Your Spot Task was interrupted."]},
+                    ],
+                },
+            ),
+            targets=[targets.SqsQueue(self.queue, dead_letter_queue=self.dead_letter_queue)],
+        )
+        oldest = oldest_message_alarm or cdk.Duration.minutes(5)
+        self.alarms = [
+            cloudwatch.Alarm(
+                self,
+                "DeadLetters",
+                alarm_description="Task events that Lazarus could not deal with; its schedule tends the runs anyway",
+                metric=self.dead_letter_queue.metric_approximate_number_of_messages_visible(
+                    period=cdk.Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM
+                ),
+                threshold=1,
+                evaluation_periods=1,
+                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            ),
+            cloudwatch.Alarm(
+                self,
+                "OldestMessage",
+                alarm_description="Task events wait: Lazarus does not read its queue",
+                metric=self.queue.metric_approximate_age_of_oldest_message(
+                    period=cdk.Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM
+                ),
+                threshold=oldest.to_seconds(),
+                evaluation_periods=1,
+                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            ),
+        ]

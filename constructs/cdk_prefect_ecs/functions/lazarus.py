@@ -1,0 +1,218 @@
+"""The function that reschedules flow runs whose ECS task is gone.
+
+Woken by task events for speed and by a schedule for certainty; either way it looks at every run of its pool and does
+what ``lazarus_rules`` says. What woke it is not even read.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from .credential import CredentialReference, aws_client, read_credential
+from .lazarus_rules import (
+    Action,
+    Adopt,
+    Cancel,
+    Cause,
+    GiveUp,
+    Limits,
+    Reschedule,
+    StopTasks,
+    Task,
+    decide,
+    is_attended,
+)
+from .lazarus_world import FlowRuns, Seen, Tasks
+from .prefect_api import PrefectApiClient, PrefectApiError
+
+logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)
+
+_RESERVE_SECONDS = 2.0  # of the function's time, for what comes after the last call
+_NAMESPACE = "PrefectOnEcs"
+
+
+@dataclass
+class Counts:
+    """What one look did, for CloudWatch."""
+
+    interruptions: int = 0
+    capacity_failures: int = 0
+    fallbacks: int = 0
+    reschedules: int = 0
+    given_up: int = 0
+    seconds_to_reschedule: list[float] = field(default_factory=list)
+
+    def embedded_metrics(self, work_pool: str, now: datetime) -> str:
+        """One line in CloudWatch's embedded metric format: metrics by way of the log, without an API call."""
+        values: dict[str, tuple[str, Any]] = {
+            "Interruptions": ("Count", self.interruptions),
+            "CapacityFailures": ("Count", self.capacity_failures),
+            "Fallbacks": ("Count", self.fallbacks),
+            "Reschedules": ("Count", self.reschedules),
+            "GivenUp": ("Count", self.given_up),
+        }
+        if self.seconds_to_reschedule:
+            values["SecondsFromStopToReschedule"] = ("Seconds", self.seconds_to_reschedule)
+        definition = {
+            "Namespace": _NAMESPACE,
+            "Dimensions": [["WorkPool"]],
+            "Metrics": [{"Name": name, "Unit": unit} for name, (unit, _) in values.items()],
+        }
+        return json.dumps(
+            {
+                "_aws": {"Timestamp": int(now.timestamp() * 1000), "CloudWatchMetrics": [definition]},
+                "WorkPool": work_pool,
+                **{name: value for name, (_, value) in values.items()},
+            }
+        )
+
+
+class Lazarus:
+    """Tends the flow runs of one work pool."""
+
+    def __init__(
+        self, runs: FlowRuns, tasks: Tasks, limits: Limits, *, on_demand: Mapping[str, Any], deadline: float
+    ) -> None:
+        self._runs = runs
+        self._tasks = tasks
+        self._limits = limits
+        self._on_demand = on_demand
+        self._deadline = deadline
+        self.counts = Counts()
+
+    def tend(self) -> list[str]:
+        """Look at every run once and do what has to be done; returns what failed, to be tried again."""
+        candidates = self._runs.candidates(_now(), self._limits.crash_window)
+        tasks = self._tasks.by_run([seen.run for seen in candidates])
+        failures = []
+        for seen in candidates:
+            if is_attended(seen.run, tasks[seen.run.id]):
+                continue
+            if time.monotonic() > self._deadline:
+                failures.append("no time was left for every run")
+                break
+            try:
+                self._tend(seen, tasks[seen.run.id])
+            except Exception as error:  # one run's trouble must not keep the others waiting
+                logger.exception("Flow run %s", seen.run.id)
+                failures.append(f"flow run {seen.run.id}: {error}")
+        return failures
+
+    def _tend(self, seen: Seen, tasks: Sequence[Task]) -> None:
+        action = decide(seen.run, self._runs.states(seen.run.id), tasks, _now(), self._limits)
+        if action is None:
+            return
+        current = self._runs.current(seen.run.id)
+        if current is None or current.run.state.id != seen.run.state.id:
+            return  # it has moved on by itself; the next look sees where
+        logger.info("Flow run %s (%s): %r", seen.run.id, seen.run.name, action)
+        self._carry_out(current, action)
+
+    def _carry_out(self, seen: Seen, action: Action) -> None:
+        run_id = seen.run.id
+        match action:
+            case Adopt(task_arn):
+                self._runs.adopt(seen, task_arn)
+            case StopTasks(arns, reason):
+                for arn in arns:
+                    self._tasks.stop(arn, reason)
+                self._runs.log(run_id, f"{reason}: stopping {', '.join(arn.rpartition('/')[2] for arn in arns)}")
+            case Cancel(message):
+                if self._runs.cancel(seen, message):
+                    self._runs.log(run_id, message)
+                    self._runs.end_subflows(run_id, "CANCELLED", "Cancelled", message)
+            case GiveUp(message, task):
+                if self._runs.give_up(seen, message):
+                    self.counts.given_up += 1
+                    self._runs.log(run_id, message + self._last_words(seen, task), level=logging.ERROR)
+                    self._runs.end_subflows(run_id, "CRASHED", "Crashed", message)
+            case Reschedule():
+                if self._runs.reschedule(seen, action, _now(), self._on_demand):
+                    self._count(action)
+                    words = self._last_words(seen, action.task) if action.cause == Cause.FAILURE else ""
+                    self._runs.log(run_id, action.message + words)
+
+    def _count(self, action: Reschedule) -> None:
+        self.counts.reschedules += 1
+        self.counts.interruptions += action.cause == Cause.INTERRUPTION
+        self.counts.capacity_failures += action.cause == Cause.CAPACITY
+        self.counts.fallbacks += action.falls_back
+        if action.task is not None and action.task.stopped_at is not None:
+            self.counts.seconds_to_reschedule.append(max(0.0, (_now() - action.task.stopped_at).total_seconds()))
+
+    def _last_words(self, seen: Seen, task: Task | None) -> str:
+        """The end of the container's log, for a run that never came to write one of its own."""
+        if task is None or seen.run.state.type == "RUNNING":
+            return ""
+        words = self._tasks.last_words(task)
+        return f"\nLast lines of its container's log:\n{words}" if words else ""
+
+
+def handler(_event: Mapping[str, Any], context: Any) -> None:
+    """Lambda's entry point."""
+    deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
+    settings = os.environ
+    region = settings["AWS_REGION"]
+    api = _api(deadline)
+    runs = FlowRuns(api, settings["WORK_POOL"], settings["CLUSTER_ARN"])
+    tasks = Tasks(
+        _client("ecs", region),
+        _client("logs", region),
+        cluster_arn=settings["CLUSTER_ARN"],
+        family=settings["FAMILY"],
+        log_group=settings["LOG_GROUP"],
+        stream_prefix=settings["STREAM_PREFIX"],
+    )
+    lazarus = Lazarus(runs, tasks, _limits(settings), on_demand=json.loads(settings["ON_DEMAND"]), deadline=deadline)
+    try:
+        failures = lazarus.tend()
+    except PrefectApiError as error:
+        if error.status in (401, 403):
+            _CACHE.pop("credential", None)  # it was rotated: read it anew next time
+        raise
+    finally:
+        print(lazarus.counts.embedded_metrics(settings["WORK_POOL"], _now()))
+    if failures:
+        # Lambda and SQS see to it that there is another time.
+        raise RuntimeError("; ".join(failures))
+
+
+_CACHE: dict[str, Any] = {}
+
+
+def _client(service: str, region: str) -> Any:
+    if service not in _CACHE:
+        _CACHE[service] = aws_client(service, region)
+    return _CACHE[service]
+
+
+def _api(deadline: float) -> PrefectApiClient:
+    reference = os.environ.get("CREDENTIAL")
+    if reference and "credential" not in _CACHE:
+        _CACHE["credential"] = read_credential(CredentialReference.parse(json.loads(reference)))
+    credential = _CACHE.get("credential")
+    return PrefectApiClient(
+        os.environ["API_URL"],
+        credential.authorization_header if credential else None,
+        deadline=deadline,
+        credential_source=credential.source if credential else None,
+    )
+
+
+def _limits(settings: Mapping[str, str]) -> Limits:
+    attempts = settings.get("SPOT_ATTEMPTS")
+    return Limits(
+        spot_attempts=int(attempts) if attempts else None,
+        max_reschedules=int(settings["MAX_RESCHEDULES"]),
+        patience=timedelta(seconds=float(settings["PATIENCE_SECONDS"])),
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

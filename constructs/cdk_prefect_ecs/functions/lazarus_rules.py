@@ -1,0 +1,349 @@
+"""What Lazarus does about a flow run: pure rules, without clock, network or AWS.
+
+A flow run is *attended* while an ECS task that executes it is alive; then nothing is done. Everything else is decided
+from the run, its state history and what ECS says of its tasks, so a lost, late, repeated or reordered event changes
+nothing: the next look comes to the same decision.
+
+Rescheduling takes three steps, so that nobody is overtaken: the run is *parked* in a scheduled state far ahead, where
+no worker takes it; what must change (job variables, the old task's id) is changed; then it is scheduled for real. A run
+that is found parked was left by a function that died, and is carried on.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+#: Name of the state in which a run is parked; the run's type is SCHEDULED then.
+PARKED: Final = "Rescheduling"
+#: Every message of Lazarus begins like this; its own history is read back from it.
+MARK: Final = "Lazarus: "
+
+_COUNTED = re.compile(rf"{re.escape(MARK)}\((interruption|capacity|failure)\) ")
+_SWITCHED: Final = "; switched to on-demand"
+_STAYS: Final = "; stays on-demand"
+_TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+
+
+class Cause(StrEnum):
+    """Why a run lost its task. The first two are Spot's doing and do not count against ``max_reschedules``."""
+
+    INTERRUPTION = "interruption"
+    CAPACITY = "capacity"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of a flow run, as Prefect has it."""
+
+    id: str
+    type: str
+    name: str
+    timestamp: datetime
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A flow run.
+
+    :ivar task_arn: The ECS task that the worker started for it last; None before, and while it is rescheduled.
+    """
+
+    id: str
+    name: str
+    state: State
+    task_arn: str | None
+    has_deployment: bool = True
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of an ECS task."""
+
+    name: str
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An ECS task, as ECS describes it."""
+
+    arn: str
+    last_status: str
+    created_at: datetime
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    stop_code: str = ""
+    stopped_reason: str = ""
+    capacity_provider: str = ""
+    containers: tuple[Container, ...] = ()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it may still execute something: ECS says STOPPED only when its containers are gone."""
+        return self.last_status != "STOPPED"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How patient and how persistent Lazarus is.
+
+    :param spot_attempts: Interruptions and capacity failures of one run before it is switched to on-demand. None: it
+        stays where it is, however often.
+    :param max_reschedules: Reschedules of one run for other failures of its infrastructure.
+    :param patience: How long a run may be without a task that anybody knows: a worker needs so long, at most, to start
+        one and to say so.
+    :param cancel_patience: How long a worker may take to stop the task of a run that is cancelled.
+    :param crash_window: Crashed runs are taken up so long after they crashed; older ones are history.
+    :param parked_patience: A run that is parked for longer was left by a function that died.
+    :param first_delay: Delay of the first reschedule that has a delay; each further one waits twice as long.
+    :param longest_delay: But no longer than this.
+    """
+
+    spot_attempts: int | None = 2
+    max_reschedules: int = 3
+    patience: timedelta = timedelta(seconds=90)
+    cancel_patience: timedelta = timedelta(seconds=60)
+    crash_window: timedelta = timedelta(hours=1)
+    parked_patience: timedelta = timedelta(seconds=30)
+    first_delay: timedelta = timedelta(seconds=10)
+    longest_delay: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Reschedule:
+    """Run it again: the same run, so finished tasks are not executed again.
+
+    :ivar to_on_demand: Place this run on demand from now on.
+    :ivar falls_back: This reschedule is the one that switches it.
+    :ivar message: For the state and for the run's log.
+    :ivar task: The task that was lost; None when there never was one, or ECS has forgotten it.
+    """
+
+    cause: Cause
+    message: str
+    delay: timedelta
+    to_on_demand: bool
+    falls_back: bool = False
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Leave it Crashed, and say why and what to do."""
+
+    message: str
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Its task is gone: the cancellation is complete."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class StopTasks:
+    """Stop what is alive; what comes next is decided when it is gone."""
+
+    arns: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """The worker died before it could say which task it had started; say it for it."""
+
+    task_arn: str
+
+
+Action = Reschedule | GiveUp | Cancel | StopTasks | Adopt
+
+
+def is_attended(run: Run, tasks: Sequence[Task]) -> bool:
+    """Whether there is nothing to do: a Running or Pending run whose one known task is alive."""
+    alive = [task for task in tasks if task.is_alive]
+    return run.state.type in ("RUNNING", "PENDING") and [task.arn for task in alive] == [run.task_arn]
+
+
+def decide(run: Run, states: Sequence[State], tasks: Sequence[Task], now: datetime, limits: Limits) -> Action | None:
+    """Decide what to do about a run.
+
+    :param states: Its whole state history, oldest first; the last one is its state.
+    :param tasks: Every ECS task of this run that ECS knows, of whichever attempt.
+    :returns: One action, or None to leave the run alone for now.
+    """
+    alive = [task for task in tasks if task.is_alive]
+    age = now - run.state.timestamp
+    match run.state.type:
+        case "CANCELLING":
+            return _cancelling(run, tasks, alive, age, limits)
+        case "RUNNING" | "PENDING":
+            if alive:
+                return _attended(run, alive)
+            return _unattended(run, states, tasks, age, limits)
+        case "CRASHED":
+            if run.state.message.startswith(MARK) or age > limits.crash_window or not run.has_deployment:
+                return None
+            if alive:
+                return StopTasks(_arns(alive), f"{MARK}the run crashed; its task must end before it runs again")
+            return _again(run, states, _newest(_of_this_attempt(run, states, tasks)), limits)
+        case "SCHEDULED" if run.state.name == PARKED:
+            if alive:
+                return StopTasks(_arns(alive), f"{MARK}the run is being rescheduled")
+            return _carried_on(run, tasks) if age > limits.parked_patience else None
+    return None
+
+
+def _cancelling(
+    run: Run, tasks: Sequence[Task], alive: Sequence[Task], age: timedelta, limits: Limits
+) -> Action | None:
+    if alive:
+        # A worker should do it, if there is one.
+        return StopTasks(_arns(alive), f"{MARK}the run was cancelled") if age > limits.cancel_patience else None
+    if tasks or run.task_arn or age > limits.patience:
+        return Cancel(f"{MARK}cancelled; its task has stopped")
+    return None
+
+
+def _attended(run: Run, alive: Sequence[Task]) -> Action | None:
+    """One task is right; of two, the younger is one too many, because the elder has begun to work."""
+    if len(alive) > 1:
+        keep = min(alive, key=lambda task: (task.created_at, task.arn))
+        return StopTasks(
+            _arns(task for task in alive if task is not keep), f"{MARK}another task executes the run already"
+        )
+    return Adopt(alive[0].arn) if run.task_arn != alive[0].arn else None
+
+
+def _unattended(
+    run: Run, states: Sequence[State], tasks: Sequence[Task], age: timedelta, limits: Limits
+) -> Action | None:
+    lost = _newest(_of_this_attempt(run, states, tasks))
+    if lost is None and age <= limits.patience:
+        # The worker may be about to start a task, or to say which.
+        return None
+    return _again(run, states, lost, limits)
+
+
+def _again(run: Run, states: Sequence[State], lost: Task | None, limits: Limits) -> Action:
+    cause, reason = _explain(run, lost)
+    if not run.has_deployment:
+        return GiveUp(f"{MARK}{reason}. The run has no deployment, so it cannot be rescheduled: start it again.", lost)
+    earlier = history(states)
+    spot = earlier.count(Cause.INTERRUPTION) + earlier.count(Cause.CAPACITY)
+    failures = earlier.count(Cause.FAILURE)
+    to_on_demand = limits.spot_attempts is not None and spot + (cause != Cause.FAILURE) >= limits.spot_attempts
+    if cause == Cause.FAILURE:
+        if failures >= limits.max_reschedules:
+            return GiveUp(
+                f"{MARK}{reason}. Given up after {failures} reschedules (max_reschedules {limits.max_reschedules}): "
+                "mend the cause, then retry the run in Prefect.",
+                lost,
+            )
+        delay = _backoff(failures, limits)
+        done = f"rescheduled in {delay.total_seconds():.0f} s, failure {failures + 1} of {limits.max_reschedules}"
+        switched = False
+    else:
+        # An interruption says nothing about the next attempt, nor does a lack of Spot about on-demand. Without capacity
+        # where the run stays, the next attempt would fail just as well.
+        switched = limits.spot_attempts is not None and spot + 1 == limits.spot_attempts
+        delay = timedelta(0) if cause == Cause.INTERRUPTION or switched else _backoff(spot, limits)
+        when = f"rescheduled in {delay.total_seconds():.0f} s" if delay else "rescheduled"
+        of = f" of {limits.spot_attempts}" if limits.spot_attempts is not None else ""
+        done = f"{when}, Spot attempt {spot + 1}{of} lost"
+    where = _SWITCHED if switched else _STAYS if to_on_demand else ""
+    message = f"{MARK}({cause}) {reason}; {done}{where}"
+    return Reschedule(cause, message, delay, to_on_demand, switched, lost)
+
+
+def _carried_on(run: Run, tasks: Sequence[Task]) -> Reschedule:
+    message = run.state.message
+    counted = _COUNTED.match(message)
+    cause = Cause(counted[1]) if counted else Cause.FAILURE
+    switched = message.endswith(_SWITCHED)
+    to_on_demand = switched or message.endswith(_STAYS)
+    return Reschedule(cause, message, timedelta(0), to_on_demand, switched, _newest(tasks))
+
+
+def history(states: Sequence[State]) -> list[Cause]:
+    """Causes of the reschedules since the run was last started by somebody else, oldest first."""
+    causes: list[Cause] = []
+    parked = False
+    previous: State | None = None
+    for state in states:
+        if previous is not None and previous.type in _TERMINAL and state.name != PARKED:
+            causes.clear()  # it had ended, and somebody started it again
+        counted = _COUNTED.match(state.message) if state.name == PARKED else None
+        if counted and not parked:  # two functions at once park twice and count once
+            causes.append(Cause(counted[1]))
+        parked = state.name == PARKED
+        previous = state
+    return causes
+
+
+def _backoff(earlier: int, limits: Limits) -> timedelta:
+    factor: int = 1 << min(earlier, 20)
+    return min(limits.first_delay * factor, limits.longest_delay)
+
+
+def _of_this_attempt(run: Run, states: Sequence[State], tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of the current attempt, and of no earlier one.
+
+    Lazarus takes the task's id away from a run that it reschedules, so a task that the run names is its current one,
+    unless somebody else rescheduled it. A worker makes a run Pending before it starts a task, so the task must be the
+    younger of the two. (Scheduled states do not tell: an engine that retries its flow sets one without a new task.)
+    """
+    begun: datetime | None = None
+    for before, state in zip([None, *states], states, strict=False):
+        if state.type == "PENDING" and (before is None or before.type != "PENDING"):
+            begun = state.timestamp
+    skew = timedelta(seconds=5)  # between Prefect's clock and that of AWS
+    return [task for task in tasks if task.arn == run.task_arn and (begun is None or task.created_at >= begun - skew)]
+
+
+def _newest(tasks: Sequence[Task]) -> Task | None:
+    return max(tasks, key=lambda task: (task.created_at, task.arn), default=None)
+
+
+def _arns(tasks: Iterable[Task]) -> tuple[str, ...]:
+    return tuple(task.arn for task in tasks)
+
+
+def _explain(run: Run, task: Task | None) -> tuple[Cause, str]:
+    """Why the run lost its task, in words for a person."""
+    if task is None:
+        message = run.state.message if run.state.type == "CRASHED" else ""
+        if re.search(r"\bcapacity\b", message, re.IGNORECASE):
+            return Cause.CAPACITY, "no capacity for its task"
+        if message:
+            return Cause.FAILURE, f"it crashed ({_shortened(message)})"
+        if run.task_arn:
+            return Cause.FAILURE, "its task is unknown to ECS"
+        return Cause.FAILURE, "its worker never started a task for it"
+    reason = task.stopped_reason
+    if task.stop_code in ("SpotInterruption", "TerminationNotice") or "Spot Task was interrupted" in reason:
+        return Cause.INTERRUPTION, "Spot took its machine"
+    if "Capacity is unavailable" in reason:
+        return Cause.CAPACITY, "no capacity for its task"
+    if any("OutOfMemory" in container.reason for container in task.containers) or "OutOfMemory" in reason:
+        return Cause.FAILURE, "it ran out of memory; give it more (job variable memory)"
+    if task.stop_code == "TaskFailedToStart":
+        return Cause.FAILURE, f"its task could not start ({_shortened(reason)})"
+    if run.state.type == "CRASHED" and run.state.message:
+        return Cause.FAILURE, f"it crashed ({_shortened(run.state.message)})"
+    if task.stop_code == "EssentialContainerExited" or not task.stop_code:
+        codes = ", ".join(str(c.exit_code) for c in task.containers if c.exit_code is not None)
+        return Cause.FAILURE, f"its container exited{f' with code {codes}' if codes else ''}"
+    return Cause.FAILURE, f"its task was stopped ({task.stop_code}: {_shortened(reason)})"
+
+
+def _shortened(text: str, length: int = 300) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else f"{flat[: length - 1]}…"

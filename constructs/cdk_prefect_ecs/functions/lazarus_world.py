@@ -1,0 +1,293 @@
+"""What Lazarus sees and does: flow runs through Prefect's API, tasks through ECS."""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from .lazarus_rules import PARKED, Container, Reschedule, Run, State, Task
+from .prefect_api import PrefectApiClient, PrefectApiError
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 200  # the most that Prefect's filters return
+_DESCRIBED = 100  # the most that DescribeTasks takes
+_FLOW_RUN_TAG = "prefect.io/flow-run-id"  # set by prefect-aws on every task
+_LOG_LINES = 20
+#: A parked run is scheduled so far ahead that no worker takes it, and soon enough to run if nobody ever carries it on.
+_PARKED_FOR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A flow run with what is needed to change it."""
+
+    run: Run
+    job_variables: Mapping[str, Any]
+    tags: Sequence[str]
+
+
+class FlowRuns:
+    """The flow runs of one work pool."""
+
+    def __init__(self, api: PrefectApiClient, work_pool: str, cluster_arn: str) -> None:
+        self._api = api
+        self._work_pool = work_pool
+        self._cluster_arn = cluster_arn
+
+    def candidates(self, now: datetime, crash_window: timedelta) -> list[Seen]:
+        """Runs of this pool and cluster that may need something."""
+        wanted = (
+            {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
+            {"state": {"name": {"any_": [PARKED]}}},
+            {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": _iso(now - crash_window)}},
+        )
+        found: dict[str, Seen] = {}
+        for flow_runs in wanted:
+            for raw in self._pages(flow_runs):
+                seen = self._seen(raw)
+                if seen is not None:
+                    found[seen.run.id] = seen
+        return list(found.values())
+
+    def _pages(self, flow_runs: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+        offset = 0
+        while True:
+            page = self._api.post(
+                "/flow_runs/filter",
+                {
+                    "flow_runs": flow_runs,
+                    "work_pools": {"name": {"any_": [self._work_pool]}},
+                    "sort": "ID_DESC",
+                    "limit": _PAGE,
+                    "offset": offset,
+                },
+            )
+            yield from page
+            if len(page) < _PAGE:
+                return
+            offset += _PAGE
+
+    def _seen(self, raw: Mapping[str, Any]) -> Seen | None:
+        """The run; None when another cluster executes it."""
+        pid = raw.get("infrastructure_pid")
+        cluster, _, task_arn = (pid or "").partition("::")
+        if pid and not (cluster == self._cluster_arn or cluster == self._cluster_arn.rpartition("/")[2]):
+            return None
+        run = Run(
+            id=raw["id"],
+            name=raw["name"],
+            state=_state(raw["state"]),
+            task_arn=task_arn or None,
+            has_deployment=raw.get("deployment_id") is not None,
+        )
+        return Seen(run, raw.get("job_variables") or {}, raw.get("tags") or [])
+
+    def current(self, run_id: str) -> Seen | None:
+        """The run as it is now; None when it is deleted."""
+        try:
+            return self._seen(self._api.get(f"/flow_runs/{run_id}"))
+        except PrefectApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def states(self, run_id: str) -> list[State]:
+        """The run's state history, oldest first."""
+        raw = self._api.get(f"/flow_run_states/?flow_run_id={run_id}")
+        return sorted((_state(item) for item in raw), key=lambda state: state.timestamp)
+
+    def reschedule(self, seen: Seen, action: Reschedule, now: datetime, on_demand: Mapping[str, Any]) -> bool:
+        """Park the run, change what must change, and schedule it; see ``lazarus_rules``.
+
+        :param on_demand: Job variables that place the run on demand.
+        :returns: False when somebody else changed the run meanwhile, who then has it.
+        """
+        run = seen.run
+        parked = self._set_state(run.id, "SCHEDULED", PARKED, action.message, scheduled=now + _PARKED_FOR)
+        if parked is None:
+            return False
+        states = self.states(run.id)
+        position = next((i for i, state in enumerate(states) if state.id == parked), None)
+        if position is None or states[-1].id != parked:
+            return False
+        before = states[position - 1] if position else None
+        if before is not None and before.id != run.state.id and before.name != PARKED:
+            # Between our look and our parking it was cancelled, or its end was reported after all.
+            self._put_back(run.id, before)
+            return False
+        changes: dict[str, Any] = {"infrastructure_pid": None}
+        if action.to_on_demand:
+            changes["job_variables"] = {**seen.job_variables, **on_demand}
+            changes["tags"] = [*seen.tags, *({"on-demand-fallback"} - set(seen.tags))]
+        self._api.patch(f"/flow_runs/{run.id}", changes)
+        latest = self.current(run.id)
+        if latest is None or latest.run.state.id != parked:
+            return False
+        due = now + action.delay
+        return self._set_state(run.id, "SCHEDULED", "AwaitingRetry", action.message, scheduled=due) is not None
+
+    def give_up(self, seen: Seen, message: str) -> bool:
+        """Leave the run Crashed, with the reason."""
+        # Prefect refuses Crashed after Crashed; that the run has not changed was seen just now.
+        force = seen.run.state.type == "CRASHED"
+        return self._set_state(seen.run.id, "CRASHED", "Crashed", message, force=force) is not None
+
+    def cancel(self, seen: Seen, message: str) -> bool:
+        """Complete a cancellation."""
+        return self._set_state(seen.run.id, "CANCELLED", "Cancelled", message) is not None
+
+    def adopt(self, seen: Seen, task_arn: str) -> None:
+        """Note which task executes the run."""
+        self._api.patch(f"/flow_runs/{seen.run.id}", {"infrastructure_pid": f"{self._cluster_arn}::{task_arn}"})
+
+    def end_subflows(self, run_id: str, state_type: str, name: str, message: str) -> None:
+        """End what is left Running below a run whose task is gone: subflows live in their parent's task."""
+        children = self._api.post(
+            "/flow_runs/filter",
+            {
+                "flow_runs": {
+                    "parent_flow_run_id": {"any_": [run_id]},
+                    "state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}},
+                },
+                "limit": _PAGE,
+            },
+        )
+        for child in children:
+            if child.get("work_queue_id") is None:  # one with a queue has a task of its own
+                self._set_state(child["id"], state_type, name, message)
+                self.end_subflows(child["id"], state_type, name, message)
+
+    def log(self, run_id: str, message: str, *, level: int = logging.WARNING) -> None:
+        """Write into the run's own log."""
+        line = {
+            "flow_run_id": run_id,
+            "level": level,
+            "name": "lazarus",
+            "message": message,
+            "timestamp": _iso(datetime.now(UTC)),
+        }
+        self._api.post("/logs/", [line])
+
+    def _put_back(self, run_id: str, state: State) -> None:
+        self._set_state(run_id, state.type, state.name, state.message, force=True)
+
+    def _set_state(
+        self,
+        run_id: str,
+        state_type: str,
+        name: str,
+        message: str,
+        *,
+        scheduled: datetime | None = None,
+        force: bool = False,
+    ) -> str | None:
+        """Id of the new state; None when Prefect did not accept it."""
+        state: dict[str, Any] = {"type": state_type, "name": name, "message": message}
+        if scheduled is not None:
+            state["state_details"] = {"scheduled_time": _iso(scheduled)}
+        answer = self._api.post(f"/flow_runs/{run_id}/set_state", {"state": state, "force": force})
+        if answer["status"] != "ACCEPT":
+            logger.info("Prefect did not accept %s for flow run %s: %s", name, run_id, answer.get("details"))
+            return None
+        return str(answer["state"]["id"])
+
+
+class Tasks:
+    """The ECS tasks of one family in one cluster, by flow run."""
+
+    def __init__(
+        self, ecs: Any, logs: Any, *, cluster_arn: str, family: str, log_group: str, stream_prefix: str
+    ) -> None:
+        self._ecs = ecs
+        self._logs = logs
+        self._cluster = cluster_arn
+        self._family = family
+        self._log_group = log_group
+        self._stream_prefix = stream_prefix
+
+    def by_run(self, runs: Sequence[Run]) -> dict[str, list[Task]]:
+        """Every task that ECS knows of each run: ECS forgets a stopped one after about an hour."""
+        arns = set(self._list("RUNNING")) | {run.task_arn for run in runs if run.task_arn}
+        found = self._describe(arns)
+        attended = {run_id for run_id, task in found if task.is_alive}
+        if any(run.id not in attended for run in runs):
+            # Also those that are stopping or stopped and that no run names (any more): a second task must not start
+            # while one of them is alive.
+            found += self._describe(set(self._list("STOPPED")) - arns)
+        tasks: dict[str, list[Task]] = {run.id: [] for run in runs}
+        for run_id, task in found:
+            if run_id in tasks:
+                tasks[run_id].append(task)
+        return tasks
+
+    def _list(self, desired_status: str) -> Iterable[str]:
+        pages = self._ecs.get_paginator("list_tasks").paginate(
+            cluster=self._cluster, family=self._family, desiredStatus=desired_status
+        )
+        for page in pages:
+            yield from page["taskArns"]
+
+    def _describe(self, arns: Iterable[str]) -> list[tuple[str, Task]]:
+        found = []
+        ordered = sorted(arns)
+        for start in range(0, len(ordered), _DESCRIBED):
+            batch = ordered[start : start + _DESCRIBED]
+            answer = self._ecs.describe_tasks(cluster=self._cluster, tasks=batch, include=["TAGS"])
+            for raw in answer["tasks"]:
+                tags = {tag["key"]: tag["value"] for tag in raw.get("tags", [])}
+                found.append((tags.get(_FLOW_RUN_TAG, ""), _task(raw)))
+        return found
+
+    def stop(self, arn: str, reason: str) -> None:
+        """Stop a task: SIGTERM, its stop time-out, SIGKILL."""
+        self._ecs.stop_task(cluster=self._cluster, task=arn, reason=reason[:255])
+
+    def last_words(self, task: Task) -> str:
+        """The last lines that the task's container logged; empty without any."""
+        stream = f"{self._stream_prefix}/{task.arn.rpartition('/')[2]}"
+        try:
+            answer = self._logs.get_log_events(
+                logGroupName=self._log_group, logStreamName=stream, limit=_LOG_LINES, startFromHead=False
+            )
+        except self._logs.exceptions.ResourceNotFoundException:
+            return ""
+        return "\n".join(event["message"].rstrip() for event in answer["events"])
+
+
+def _task(raw: Mapping[str, Any]) -> Task:
+    return Task(
+        arn=raw["taskArn"],
+        last_status=raw["lastStatus"],
+        created_at=raw["createdAt"],
+        started_at=raw.get("startedAt"),
+        stopped_at=raw.get("stoppedAt"),
+        stop_code=raw.get("stopCode") or "",
+        stopped_reason=raw.get("stoppedReason") or "",
+        capacity_provider=raw.get("capacityProviderName") or "",
+        containers=tuple(
+            Container(item.get("name", ""), item.get("exitCode"), item.get("reason") or "")
+            for item in raw.get("containers", [])
+        ),
+    )
+
+
+def _state(raw: Mapping[str, Any]) -> State:
+    return State(
+        id=raw["id"],
+        type=raw["type"],
+        name=raw["name"],
+        timestamp=_parsed(raw["timestamp"]),
+        message=raw.get("message") or "",
+    )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _parsed(text: str) -> datetime:
+    # Nanoseconds, which some servers write, are more than Python reads.
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.replace("Z", "+00:00")))

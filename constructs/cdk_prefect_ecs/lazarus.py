@@ -1,0 +1,204 @@
+"""Lazarus: no flow run is lost."""
+
+from __future__ import annotations
+
+import json
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_event_sources as sources
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.capacity import FARGATE
+from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.events import TaskEvents
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
+from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
+from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS, check_lazarus_settings
+from cdk_prefect_ecs.work_pool import WorkPool
+
+
+@jsii.implements(iam.IGrantable)
+class Lazarus(Construct):
+    """Define the guard of a work pool: a flow run whose ECS task is gone is rescheduled, and goes on where it was.
+
+    One function, woken by task events for speed and every minute for certainty, compares what Prefect believes with
+    what ECS says and repairs the difference. It reschedules the same flow run, so finished tasks with persisted results
+    are not executed again, and only when the task of its current attempt has really stopped, so no two tasks ever
+    execute one run. It says why in the run's own log.
+
+    Creates an ARM function (about 45,000 short invocations a month: some $0.10 at list price), its role, log group,
+    dead-letter queue and schedule, and the alarms in :attr:`alarms`. The pool's flow runs then leave their state alone
+    on SIGTERM (``relinquish``) instead of rescheduling themselves while they still run.
+
+    :param cluster: Cluster of the flow runs.
+    :param api: The Prefect API.
+    :param work_pool: The pool to guard.
+    :param log_group: Log group of the flow runs, for the last words of one that never started.
+    :param task_events: The queue that wakes it. Default: one is made.
+    :param spot_attempts: Interruptions and capacity failures of one run before it is switched to on-demand capacity,
+        for a pool whose Spot policy falls back. Default: 2.
+    :param max_reschedules: How often one run is rescheduled for other failures of its infrastructure: out of memory,
+        an image that cannot be pulled, a machine that died. Interruptions do not count. Default: 3, as Prefect 1's
+        Lazarus had.
+    :param patience: How long a run may be without a task that anybody knows, which is how long a worker may take, at
+        most, to start one. Default: 90 seconds.
+    :param reserved_concurrency: Concurrent executions to reserve, so that one look follows the other. Two at once do no
+        harm. None, for an account whose quota is too small to reserve any. Default: 1.
+    :raises ValueError: A count below 1 or 0, a patience below 10 seconds.
+    """
+
+    function: lambda_.Function
+    """The function."""
+    role: FunctionRole
+    """Its role."""
+    task_events: TaskEvents
+    """The queue that wakes it."""
+    dead_letter_queue: sqs.Queue
+    """Scheduled invocations that failed twice over; the next minute's tends the runs all the same."""
+    alarms: list[cloudwatch.Alarm]
+    """Errors, throttles, heartbeat missing, and those of the task events. Add your own actions."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        cluster: FlowCluster,
+        api: PrefectApi,
+        work_pool: WorkPool,
+        log_group: logs.ILogGroup,
+        task_events: TaskEvents | None = None,
+        spot_attempts: int = 2,
+        max_reschedules: int = 3,
+        patience: cdk.Duration | None = None,
+        reserved_concurrency: int | None = 1,
+    ) -> None:
+        patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
+        check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
+        super().__init__(scope, construct_id)
+
+        self.task_events = task_events or TaskEvents(self, "TaskEvents", cluster=cluster)
+        own_log = logs.LogGroup(
+            self, "LogGroup", retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY
+        )
+        self.role = FunctionRole(self, "Role", log_group=own_log, in_vpc=api.vpc is not None)
+        self.dead_letter_queue = sqs.Queue(
+            self,
+            "DeadLetterQueue",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=cdk.Duration.days(14),
+        )
+        environment = {
+            "API_URL": api.url,
+            "WORK_POOL": work_pool.work_pool_name,
+            "CLUSTER_ARN": cluster.cluster_arn,
+            "FAMILY": work_pool.family,
+            "LOG_GROUP": log_group.log_group_name,
+            "STREAM_PREFIX": f"{STREAM_PREFIX}/{CONTAINER_NAME}",
+            "MAX_RESCHEDULES": str(max_reschedules),
+            "PATIENCE_SECONDS": f"{patience.to_seconds(integral=False):g}",
+            "ON_DEMAND": json.dumps(
+                {"capacity_provider_strategy": [{"capacityProvider": FARGATE, "weight": 1, "base": 0}]}
+            ),
+        }
+        if work_pool.spot_policy.falls_back:
+            environment["SPOT_ATTEMPTS"] = str(spot_attempts)
+        credential = api.function_reference(self)
+        if credential is not None:
+            environment["CREDENTIAL"] = cdk.Stack.of(self).to_json_string(credential)
+        self.function = lambda_.Function(
+            self,
+            "Function",
+            description=f"Reschedules flow runs of the work pool {work_pool.work_pool_name} whose ECS task is gone",
+            runtime=FUNCTION_RUNTIME,
+            architecture=lambda_.Architecture.ARM_64,
+            handler="functions.lazarus.handler",
+            code=functions_code(),
+            memory_size=512,
+            timeout=cdk.Duration.seconds(60),
+            role=self.role,
+            log_group=own_log,
+            environment=environment,
+            reserved_concurrent_executions=reserved_concurrency,
+            dead_letter_queue=self.dead_letter_queue,
+            retry_attempts=1,
+            vpc=api.vpc,
+            vpc_subnets=api.vpc_subnets,
+        )
+        self.function.add_event_source(sources.SqsEventSource(self.task_events.queue, batch_size=10))
+        events.Rule(
+            self,
+            "EveryMinute",
+            description=f"Wakes Lazarus of the work pool {work_pool.work_pool_name}",
+            schedule=events.Schedule.rate(cdk.Duration.minutes(1)),
+            targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
+        )
+        api.grant_read_secret(self, self.role)
+        self._grant(cluster, log_group)
+        work_pool.guard()
+        self.alarms = [*self._alarms(), *self.task_events.alarms]
+
+    @property
+    def grant_principal(self) -> iam.IPrincipal:
+        """The function's role."""
+        return self.role.grant_principal
+
+    def _grant(self, cluster: FlowCluster, log_group: logs.ILogGroup) -> None:
+        stack = cdk.Stack.of(self)
+        tasks = stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*")
+        in_cluster = {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}}
+        for actions, resources, conditions in (
+            # ListTasks supports no resource but container instances. Source: Service Authorization Reference.
+            (["ecs:ListTasks"], ["*"], in_cluster),
+            (["ecs:DescribeTasks", "ecs:StopTask"], [tasks], in_cluster),
+            (["logs:GetLogEvents"], [log_group.log_group_arn], None),
+        ):
+            self.role.add_to_policy(iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions))
+
+    def _alarms(self) -> list[cloudwatch.Alarm]:
+        minute = cdk.Duration.minutes(1)
+        at_least = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
+        return [
+            cloudwatch.Alarm(
+                self,
+                "Errors",
+                alarm_description="Lazarus fails: flow runs that lose their task stay as they are",
+                metric=self.function.metric_errors(period=minute),
+                threshold=1,
+                evaluation_periods=5,
+                datapoints_to_alarm=3,
+                comparison_operator=at_least,
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            ),
+            cloudwatch.Alarm(
+                self,
+                "Throttles",
+                alarm_description="Lazarus is throttled for minutes: it cannot keep up, or the account's quota is up",
+                metric=self.function.metric_throttles(period=minute),
+                threshold=1,
+                evaluation_periods=10,
+                datapoints_to_alarm=8,
+                comparison_operator=at_least,
+                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            ),
+            cloudwatch.Alarm(
+                self,
+                "HeartbeatMissing",
+                alarm_description="Lazarus is not invoked any more, not even by its schedule",
+                metric=self.function.metric_invocations(period=minute),
+                threshold=1,
+                evaluation_periods=5,
+                comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+                treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
+            ),
+        ]

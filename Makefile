@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 ENV ?=
 KEEP ?=
+# More options for the CDK CLI, such as "--require-approval never" where nobody can be asked.
+CDK_OPTIONS ?=
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
 NAMES := dev, staging, prod, embedded
 
@@ -19,7 +21,7 @@ VENV := .venv/.installed
 NODE := node_modules/.installed
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-all lint format synth diff deploy destroy bench lock clean
+.PHONY: help demo test test-all lint format bootstrap synth diff deploy destroy bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,22 +44,26 @@ format: $(VENV) ## Format the code
 	ruff check --fix .
 	ruff format .
 
+bootstrap: $(INSTALLED) environment ## Prepare ENV's account and region for the CDK, once
+	$(CDK) bootstrap $(CONTEXT) $(CDK_OPTIONS)
+
 synth: $(INSTALLED) environment ## Synthesize the templates of ENV into cdk.out, with policy checks
 	$(CDK) synth --quiet '**' $(CONTEXT)
 
 diff: $(INSTALLED) environment ## Show what deploying ENV would change
-	$(CDK) diff '**' $(CONTEXT)
+	$(CDK) diff '**' $(CONTEXT) $(CDK_OPTIONS)
 
 # Strict: a warning, such as the placeholder workspace that the environments ship with, stops it before anything is made.
 deploy: $(INSTALLED) environment ## Deploy ENV
-	$(CDK) deploy --strict '**' $(CONTEXT)
+	$(CDK) deploy --strict '**' $(CONTEXT) $(if $(LOCAL),--require-approval never) $(CDK_OPTIONS)
 
 destroy: $(INSTALLED) environment ## Delete the stacks of ENV; data that is retained stays
-	$(CDK) destroy '**' $(CONTEXT)
+	$(CDK) destroy '**' $(CONTEXT) $(if $(LOCAL),--force) $(CDK_OPTIONS)
 
 CONTEXT = -c env=$(ENV)
 # The environment embedded is on this machine: `run` says where, to the CLI and to the app.
-CDK = $(if $(filter embedded,$(ENV)),python -m embedded run -- )cdk
+LOCAL := $(filter embedded,$(ENV))
+CDK = $(if $(LOCAL),python -m embedded run -- )cdk
 
 .PHONY: environment
 environment:

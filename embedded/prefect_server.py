@@ -111,6 +111,10 @@ class PrefectServer:
         return f"http://127.0.0.1:{self._state.port}"
 
     @property
+    def pid(self) -> int:
+        return self._state.pid
+
+    @property
     def auth_string(self) -> str | None:
         return self._state.settings.get("auth_string")
 

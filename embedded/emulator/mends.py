@@ -34,12 +34,17 @@ def matches_vpc_filters(vpc: Json, filters: Json) -> bool:
 
 
 def filter_log_events(data: Json) -> Response:
-    """MiniStack does not know ``logStreamNamePrefix``."""
+    """MiniStack does not know ``logStreamNamePrefix``, and gives the events of Lambda functions no id."""
     prefix = data.get("logStreamNamePrefix")
     group = logs._log_groups.get(data.get("logGroupName", ""))
     if prefix is not None and group is not None:
         matching = [name for name in group["streams"] if name.startswith(prefix)]
         # No list at all would mean every stream.
         data = {**data, "logStreamNames": matching or ["\0"]}
-    answer: Response = _filter_log_events(data)
-    return answer
+    status, headers, body = answer = _filter_log_events(data)
+    if status >= 400:
+        return answer  # type: ignore[no-any-return]
+    found = json.loads(body)
+    for number, event in enumerate(found["events"]):
+        event.setdefault("eventId", f"{event['logStreamName']}/{event['timestamp']}/{number}")
+    return status, headers, json.dumps(found).encode()

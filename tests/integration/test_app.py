@@ -73,6 +73,14 @@ def test_worker_log_is_quiet_and_holds_no_secret(app: DeployedApp) -> None:
     assert not [line for line in lines if app.server.auth_string.partition(":")[2] in line]
 
 
+def test_logs_command_shows_worker_and_functions(app: DeployedApp) -> None:
+    command = [sys.executable, "-m", "embedded", "logs"]
+    env = {**os.environ, "EMBEDDED_DIR": str(app.aws.directory)}
+    printed = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    assert "started!" in printed
+    assert "REPORT RequestId" in printed
+
+
 def test_pool_in_prefect_is_the_template_of_the_stack(app: DeployedApp) -> None:
     pool = app.work_pool()
     outputs = app.outputs()

@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 ENV ?=
 KEEP ?=
+BENCH ?= synth spot_chaos
 # More options for the CDK CLI, such as "--require-approval never" where nobody can be asked.
 CDK_OPTIONS ?=
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
@@ -69,8 +70,8 @@ CDK = $(if $(LOCAL),python -m embedded run -- )cdk
 environment:
 	@test -n "$(ENV)" || { echo "make: say which environment: ENV=NAME with one of $(NAMES)" >&2; exit 2; }
 
-bench: $(INSTALLED) ## Measure, ours beside others in one run
-	python -m bench.synth
+bench: $(INSTALLED) ## Measure, ours beside others in one run (BENCH=synth or spot_chaos for one of them)
+	@for name in $(BENCH); do python -m bench.$$name; done
 
 lock: $(VENV) ## Resolve requirements.in into the lock
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in --output-file requirements.txt

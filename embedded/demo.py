@@ -27,6 +27,7 @@ from rich.text import Text
 
 from cdk_prefect_ecs.capacity import FARGATE, FARGATE_SPOT
 from cdk_prefect_ecs.fargate import MAX_SPOT_DISCOUNT, on_demand_cost
+from cdk_prefect_ecs.functions.lazarus_rules import RESCHEDULED
 from embedded import launching
 from embedded.aws import EmbeddedAws, Task
 from embedded.cdk import bootstrap
@@ -262,7 +263,7 @@ def _outcome(app: DeployedApp, started: FlowRun) -> Outcome:
         described = app.describe_task(task)
         attempts.append(Attempt(task, int(described["cpu"]), int(described["memory"])))
     states = app.prefect.read_flow_run_states(run.id)
-    reasons = [state.message or "" for state in states if state.name == "AwaitingRetry"]
+    reasons = [state.message or "" for state in states if state.name == RESCHEDULED and state.message]
     return Outcome(run, attempts, app.task_runs(run.id), reasons)
 
 

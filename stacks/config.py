@@ -73,9 +73,13 @@ class PoolConfig:
     concurrency_limit: int | None = None
     spot_attempts: int = 2
     max_reschedules: int = 3
+    patience_seconds: int = DEFAULT_PATIENCE_SECONDS
+    """How long a run may be without a task before it is rescheduled."""
+    reserved_concurrency: int | None = 1
+    """Concurrent executions to reserve for Lazarus; None where the account's quota is too small, as in new accounts."""
 
     def __post_init__(self) -> None:
-        check_lazarus_settings(self.spot_attempts, self.max_reschedules, DEFAULT_PATIENCE_SECONDS)
+        check_lazarus_settings(self.spot_attempts, self.max_reschedules, self.patience_seconds)
         check_work_pool_settings(self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None)
 
 

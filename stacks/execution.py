@@ -54,6 +54,8 @@ class ExecutionStack(cdk.Stack):
             enable_execute_command=config.execute_command,
             spot_attempts=config.pool.spot_attempts,
             max_reschedules=config.pool.max_reschedules,
+            patience=cdk.Duration.seconds(config.pool.patience_seconds),
+            lazarus_reserved_concurrency=config.pool.reserved_concurrency,
         )
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(

@@ -145,7 +145,8 @@ class PrefectApi:
         :param auth_string: The server's ``PREFECT_SERVER_API_AUTH_STRING`` (``user:password``), as
             :meth:`ssm_secure_string` or :meth:`secrets_manager`. Default: the server asks for none.
         :param vpc: VPC from which a private server can be reached. The functions that call the API are placed in it;
-            its subnets need a way to SSM or Secrets Manager and S3, by NAT or endpoints. Default: the functions reach
+            its subnets need a way, by NAT or endpoints, to SSM or Secrets Manager, S3 and, for Lazarus, ECS and
+            CloudWatch Logs. Default: the functions reach
             the API over the internet.
         :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
         :raises ValueError: Not an http(s) URL that ends in ``/api``; a credential inside the URL; ``vpc_subnets``

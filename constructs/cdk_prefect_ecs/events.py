@@ -27,7 +27,8 @@ class TaskEvents(Construct):
     :param cluster: The cluster.
     :param visibility_timeout: How long a message is hidden from other readers once one has it; six times the time-out
         of the function that reads it, as Lambda advises. Default: 6 minutes.
-    :param oldest_message_alarm: Alarm when a message waits longer than this. Default: 5 minutes.
+    :param oldest_message_alarm: Alarm when a message waits longer than this; longer than ``visibility_timeout``, or one
+        failed reading would raise it. Default: 15 minutes.
     """
 
     queue: sqs.Queue
@@ -85,7 +86,7 @@ class TaskEvents(Construct):
             ),
             targets=[targets.SqsQueue(self.queue, dead_letter_queue=self.dead_letter_queue)],
         )
-        oldest = oldest_message_alarm or cdk.Duration.minutes(5)
+        oldest = oldest_message_alarm or cdk.Duration.minutes(15)
         self.alarms = [
             cloudwatch.Alarm(
                 self,

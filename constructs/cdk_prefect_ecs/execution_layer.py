@@ -71,6 +71,9 @@ class PrefectExecutionLayer(Construct):
         with notice reschedules itself; one whose task is killed, or never starts, is lost. Default: True.
     :param spot_attempts: Interruptions and capacity failures of one run before it is switched to on-demand. Default: 2.
     :param max_reschedules: How often one run is rescheduled for other failures of its infrastructure. Default: 3.
+    :param patience: How long a run may be without a task before it is rescheduled. Default: 90 seconds.
+    :param lazarus_reserved_concurrency: Concurrent executions to reserve for Lazarus. None where the account's quota
+        is too small to reserve any, as in new accounts. Default: 1.
     :param delete_pool_with_deployments: Delete the pool with the stack even if deployments still use it.
         Default: False, such a pool is left.
     :raises ValueError: As the parts do; nothing is made then.
@@ -123,6 +126,8 @@ class PrefectExecutionLayer(Construct):
         lazarus: bool = True,
         spot_attempts: int = 2,
         max_reschedules: int = 3,
+        patience: cdk.Duration | None = None,
+        lazarus_reserved_concurrency: int | None = 1,
         delete_pool_with_deployments: bool = False,
     ) -> None:
         # What the parts check, checked before any of them is made: an error leaves no half-built tree.
@@ -138,7 +143,8 @@ class PrefectExecutionLayer(Construct):
             poll_interval.to_seconds(integral=False),
             None,
         )
-        check_lazarus_settings(spot_attempts, max_reschedules, DEFAULT_PATIENCE_SECONDS)
+        patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
+        check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
         providers = cluster.capacity_providers if cluster else (FARGATE, FARGATE_SPOT)
         flow_run_strategy(spot_policy or default_spot_policy(providers), providers)
         super().__init__(scope, construct_id)
@@ -205,6 +211,8 @@ class PrefectExecutionLayer(Construct):
                 log_group=self.log_group,
                 spot_attempts=spot_attempts,
                 max_reschedules=max_reschedules,
+                patience=patience,
+                reserved_concurrency=lazarus_reserved_concurrency,
             )
             if lazarus
             else None

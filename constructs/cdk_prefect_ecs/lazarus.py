@@ -43,7 +43,8 @@ class Lazarus(Construct):
     :param api: The Prefect API.
     :param work_pool: The pool to guard.
     :param log_group: Log group of the flow runs, for the last words of one that never started.
-    :param task_events: The queue that wakes it. Default: one is made.
+    :param task_events: The queue that wakes it; of this cluster, and not shared with another Lazarus: each message
+        wakes only one of them, and the other waits for its schedule. Default: one is made.
     :param spot_attempts: Interruptions and capacity failures of one run before it is switched to on-demand capacity,
         for a pool whose Spot policy falls back. Default: 2.
     :param max_reschedules: How often one run is rescheduled for other failures of its infrastructure: out of memory,
@@ -132,6 +133,7 @@ class Lazarus(Construct):
             reserved_concurrent_executions=reserved_concurrency,
             dead_letter_queue=self.dead_letter_queue,
             retry_attempts=1,
+            max_event_age=cdk.Duration.minutes(2),  # the schedule's next turn is as good as one that waited
             vpc=api.vpc,
             vpc_subnets=api.vpc_subnets,
         )

@@ -129,6 +129,9 @@ def check_lazarus_settings(spot_attempts: int, max_reschedules: int, patience_se
 
     :raises ValueError: As :class:`~cdk_prefect_ecs.Lazarus` documents.
     """
+    for name, value in (("spot_attempts", spot_attempts), ("max_reschedules", max_reschedules)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name} must be a whole number; got {value!r}")
     if spot_attempts < 1:
         raise ValueError(
             f"spot_attempts must be 1 or more; got {spot_attempts}. For no Spot at all use SpotPolicy.ON_DEMAND"

@@ -18,7 +18,7 @@ from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
-from cdk_prefect_ecs.job_template import RELINQUISH, RESCHEDULE, SIGTERM_BEHAVIOR, JobTemplate
+from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTemplate
 from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.roles import grant_run_flows
@@ -97,6 +97,11 @@ class WorkPool(Construct):
         check_work_pool_settings(work_pool_name, cpu, memory_mib, cpu_architecture, concurrency_limit, environment)
         spot_policy = spot_policy or default_spot_policy(cluster.capacity_providers)
         strategy = flow_run_strategy(spot_policy, cluster.capacity_providers)
+        shared = WorkPoolSync.find(scope, api)
+        if shared is not None and work_pool_name in shared.work_pool_names:
+            raise ValueError(
+                f"the stack has a work pool {work_pool_name!r} at this API already; give one of the two another name"
+            )
         super().__init__(scope, construct_id)
 
         stack = cdk.Stack.of(self)
@@ -110,6 +115,7 @@ class WorkPool(Construct):
         self._execution_role = execution_role
         self._flow_role = flow_role
         self._cluster = cluster
+        self._own_sigterm_behavior = SIGTERM_BEHAVIOR in (environment or {})
         result_block = block_name(work_pool_name)
         self.job_template = JobTemplate(
             family=self.family,
@@ -135,6 +141,7 @@ class WorkPool(Construct):
         ).render()
 
         sync = WorkPoolSync.of(self, api)
+        sync.work_pool_names.append(work_pool_name)
         properties: dict[str, Any] = {
             "ApiUrl": api.url,
             "Name": work_pool_name,
@@ -178,10 +185,9 @@ class WorkPool(Construct):
 
         A SIGTERM behaviour that the pool was given in ``environment`` stays.
         """
-        environment = self.job_template["variables"]["properties"]["env"]["default"]
-        if environment[SIGTERM_BEHAVIOR] != RESCHEDULE:
+        if self._own_sigterm_behavior:
             return
-        environment[SIGTERM_BEHAVIOR] = RELINQUISH
+        self.job_template["variables"]["properties"]["env"]["default"][SIGTERM_BEHAVIOR] = RELINQUISH
         resource = self.resource.node.default_child
         assert isinstance(resource, cdk.CfnResource)
         resource.add_property_override(
@@ -200,9 +206,12 @@ class WorkPoolSync(Construct):
 
     function: lambda_.Function
     """The function."""
+    work_pool_names: list[str]
+    """The pools that it looks after."""
 
     def __init__(self, scope: Construct, construct_id: str, *, api: PrefectApi) -> None:
         super().__init__(scope, construct_id)
+        self.work_pool_names = []
         log_group = logs.LogGroup(
             self,
             "LogGroup",
@@ -229,9 +238,14 @@ class WorkPoolSync(Construct):
     @staticmethod
     def of(scope: Construct, api: PrefectApi) -> WorkPoolSync:
         """The function that serves this API in the stack of ``scope``, made when there is none yet."""
-        stack = cdk.Stack.of(scope)
-        construct_id = f"WorkPoolSync{hashlib.sha256(api.key(scope).encode()).hexdigest()[:8].upper()}"
-        existing = stack.node.try_find_child(construct_id)
-        if isinstance(existing, WorkPoolSync):
-            return existing
-        return WorkPoolSync(stack, construct_id, api=api)
+        return WorkPoolSync.find(scope, api) or WorkPoolSync(cdk.Stack.of(scope), _sync_id(scope, api), api=api)
+
+    @staticmethod
+    def find(scope: Construct, api: PrefectApi) -> WorkPoolSync | None:
+        """The function that serves this API in the stack of ``scope``, if there is one."""
+        existing = cdk.Stack.of(scope).node.try_find_child(_sync_id(scope, api))
+        return existing if isinstance(existing, WorkPoolSync) else None
+
+
+def _sync_id(scope: Construct, api: PrefectApi) -> str:
+    return f"WorkPoolSync{hashlib.sha256(api.key(scope).encode()).hexdigest()[:8].upper()}"

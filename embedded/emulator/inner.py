@@ -19,6 +19,7 @@ from ministack.services import ecs as _ecs
 from ministack.services import eventbridge as _eventbridge
 from ministack.services import iam as _iam
 from ministack.services import kms as _kms
+from ministack.services import lambda_svc as _lambda_svc
 from ministack.services import s3 as _s3
 from ministack.services import secretsmanager as _secretsmanager
 from ministack.services import ssm as _ssm
@@ -39,6 +40,7 @@ ecs: Any = _ecs
 eventbridge: Any = _eventbridge
 iam: Any = _iam
 kms: Any = _kms
+lambda_svc: Any = _lambda_svc
 s3: Any = _s3
 secretsmanager: Any = _secretsmanager
 ssm: Any = _ssm

@@ -1,18 +1,30 @@
 """Small things in which MiniStack answers otherwise than AWS, and on which the app or its tools depend."""
 
+import contextvars
 import json
+import time
+from datetime import datetime
+from typing import Any
 
-from embedded.emulator.inner import Json, Response, ec2, ecs, logs
+from embedded.emulator.inner import Json, Response, ec2, ecs, lambda_svc, logs
+
+_TRY_AGAIN_SECONDS = 0.1
 
 _register_task_definition = ecs._register_task_definition
 _matches_vpc_filters = ec2._matches_vpc_filters
 _filter_log_events = logs._filter_log_events
+_execute_function = lambda_svc._execute_function
+_run_sqs_batch = lambda_svc._run_sqs_batch
+_throttled_until = contextvars.ContextVar("_throttled_until", default=0.0)
 
 
 def install() -> None:
     ecs._register_task_definition = register_task_definition
+    ecs._ts_to_epoch = ts_to_epoch
     ec2._matches_vpc_filters = matches_vpc_filters
     logs._filter_log_events = filter_log_events
+    lambda_svc._execute_function = execute_function
+    lambda_svc._run_sqs_batch = run_sqs_batch
 
 
 def register_task_definition(data: Json) -> Response:
@@ -25,6 +37,11 @@ def register_task_definition(data: Json) -> Response:
     for definition in (stored, described["taskDefinition"]):
         definition["enableFaultInjection"] = bool(data.get("enableFaultInjection", False))
     return status, headers, json.dumps(described).encode()
+
+
+def ts_to_epoch(value: Any) -> Any:
+    """AWS tells the times of tasks in milliseconds; MiniStack cuts them to seconds."""
+    return datetime.fromisoformat(value).timestamp() if isinstance(value, str) and value else value
 
 
 def matches_vpc_filters(vpc: Json, filters: Json) -> bool:
@@ -48,3 +65,22 @@ def filter_log_events(data: Json) -> Response:
     for number, event in enumerate(found["events"]):
         event.setdefault("eventId", f"{event['logStreamName']}/{event['timestamp']}/{number}")
     return status, headers, json.dumps(found).encode()
+
+
+def run_sqs_batch(esm: Json, func_rec: Json, event: Json, batch: Any, queue_url: str, queue_name: str) -> None:
+    """A batch whose function is throttled is tried again while nobody else sees its messages; MiniStack drops it."""
+    hidden = min(float(message["visible_at"]) for message in batch) - time.time()
+    token = _throttled_until.set(time.monotonic() + hidden - 1)
+    try:
+        _run_sqs_batch(esm, func_rec, event, batch, queue_url, queue_name)
+    finally:
+        _throttled_until.reset(token)
+
+
+def execute_function(func: Json, event: Json) -> Any:
+    """One invocation; see ``run_sqs_batch``."""
+    while True:
+        result = _execute_function(func, event)
+        if not result.get("throttle") or time.monotonic() > _throttled_until.get():
+            return result
+        time.sleep(_TRY_AGAIN_SECONDS)

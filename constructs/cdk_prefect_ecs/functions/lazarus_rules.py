@@ -7,10 +7,14 @@ nothing: the next look comes to the same decision.
 Rescheduling takes three steps, so that nobody is overtaken: the run is *parked* in a scheduled state far ahead, where
 no worker takes it; what must change (job variables, the old task's id) is changed; then it is scheduled for real. A run
 that is found parked was left by a function that died, and is carried on.
+
+The last step must not reach a run that a worker has taken meanwhile: a request that is repeated because its answer was
+lost, or a second function, would have a second task started beside a live one. Prefect accepts one scheduled state only
+from another: Late. So the run becomes Late.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,6 +22,8 @@ from typing import Final
 
 #: Name of the state in which a run is parked; the run's type is SCHEDULED then.
 PARKED: Final = "Rescheduling"
+#: Name of the state in which it is scheduled for real: Prefect refuses it to a run that is no longer scheduled.
+RESCHEDULED: Final = "Late"
 #: Every message of Lazarus begins like this; its own history is read back from it.
 MARK: Final = "Lazarus: "
 
@@ -51,6 +57,8 @@ class Run:
     """A flow run.
 
     :ivar task_arn: The ECS task that the worker started for it last; None before, and while it is rescheduled.
+    :ivar retried_in_process: The flow failed and its engine, in the same task, retries it. Prefect gives such a run to
+        no worker, so its scheduled state is as good as Running.
     """
 
     id: str
@@ -58,6 +66,14 @@ class Run:
     state: State
     task_arn: str | None
     has_deployment: bool = True
+    retried_in_process: bool = False
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether a task should be executing it, or about to."""
+        return self.state.type in ("RUNNING", "PENDING") or (
+            self.state.type == "SCHEDULED" and self.state.name != PARKED and self.retried_in_process
+        )
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class Task:
     stopped_reason: str = ""
     capacity_provider: str = ""
     containers: tuple[Container, ...] = ()
+    is_stopping: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -167,9 +184,9 @@ Action = Reschedule | GiveUp | Cancel | StopTasks | Adopt
 
 
 def is_attended(run: Run, tasks: Sequence[Task]) -> bool:
-    """Whether there is nothing to do: a Running or Pending run whose one known task is alive."""
+    """Whether there is nothing to do: a run that needs a task, and whose one known task is alive."""
     alive = [task for task in tasks if task.is_alive]
-    return run.state.type in ("RUNNING", "PENDING") and [task.arn for task in alive] == [run.task_arn]
+    return run.needs_task and [task.arn for task in alive] == [run.task_arn]
 
 
 def decide(run: Run, states: Sequence[State], tasks: Sequence[Task], now: datetime, limits: Limits) -> Action | None:
@@ -183,8 +200,8 @@ def decide(run: Run, states: Sequence[State], tasks: Sequence[Task], now: dateti
     age = now - run.state.timestamp
     match run.state.type:
         case "CANCELLING":
-            return _cancelling(run, tasks, alive, age, limits)
-        case "RUNNING" | "PENDING":
+            return _cancelling(run, states, tasks, alive, age, limits)
+        case _ if run.needs_task:
             if alive:
                 return _attended(run, alive)
             return _unattended(run, states, tasks, age, limits)
@@ -192,43 +209,55 @@ def decide(run: Run, states: Sequence[State], tasks: Sequence[Task], now: dateti
             if run.state.message.startswith(MARK) or age > limits.crash_window or not run.has_deployment:
                 return None
             if alive:
-                return StopTasks(_arns(alive), f"{MARK}the run crashed; its task must end before it runs again")
+                return _stop(alive, "the run crashed; its task must end before it runs again")
             return _again(run, states, _newest(_of_this_attempt(run, states, tasks)), limits)
         case "SCHEDULED" if run.state.name == PARKED:
             if alive:
-                return StopTasks(_arns(alive), f"{MARK}the run is being rescheduled")
+                return _stop(alive, "the run is being rescheduled")
             return _carried_on(run, tasks) if age > limits.parked_patience else None
     return None
 
 
 def _cancelling(
-    run: Run, tasks: Sequence[Task], alive: Sequence[Task], age: timedelta, limits: Limits
+    run: Run,
+    states: Sequence[State],
+    tasks: Sequence[Task],
+    alive: Sequence[Task],
+    age: timedelta,
+    limits: Limits,
 ) -> Action | None:
     if alive:
         # A worker should do it, if there is one.
-        return StopTasks(_arns(alive), f"{MARK}the run was cancelled") if age > limits.cancel_patience else None
-    if tasks or run.task_arn or age > limits.patience:
+        return _stop(alive, "the run was cancelled") if age > limits.cancel_patience else None
+    ended = _of_this_attempt(run, states, tasks) or _unnamed(run, states, tasks)
+    if ended or age > limits.patience:  # else a worker may be about to start a task, whatever became of earlier ones
         return Cancel(f"{MARK}cancelled; its task has stopped")
     return None
 
 
 def _attended(run: Run, alive: Sequence[Task]) -> Action | None:
     """One task is right; of two, the younger is one too many, because the elder has begun to work."""
-    if len(alive) > 1:
-        keep = min(alive, key=lambda task: (task.created_at, task.arn))
-        return StopTasks(
-            _arns(task for task in alive if task is not keep), f"{MARK}another task executes the run already"
-        )
-    return Adopt(alive[0].arn) if run.task_arn != alive[0].arn else None
+    keep = min(alive, key=lambda task: (task.created_at, task.arn))
+    stop = _stop([task for task in alive if task is not keep], "another task executes the run already")
+    return stop or (Adopt(keep.arn) if run.task_arn != keep.arn else None)
+
+
+def _stop(alive: Sequence[Task], reason: str) -> StopTasks | None:
+    """Stop what nobody is stopping yet."""
+    arns = tuple(task.arn for task in alive if not task.is_stopping)
+    return StopTasks(arns, f"{MARK}{reason}") if arns else None
 
 
 def _unattended(
     run: Run, states: Sequence[State], tasks: Sequence[Task], age: timedelta, limits: Limits
 ) -> Action | None:
     lost = _newest(_of_this_attempt(run, states, tasks))
-    if lost is None and age <= limits.patience:
-        # The worker may be about to start a task, or to say which.
-        return None
+    if lost is None:
+        if age <= limits.patience:
+            # The worker may be about to start a task, or to say which.
+            return None
+        # A task that the run names is then its last one, whatever the clocks say of it.
+        lost = _newest([task for task in tasks if task.arn == run.task_arn] or _unnamed(run, states, tasks))
     return _again(run, states, lost, limits)
 
 
@@ -275,15 +304,17 @@ def _carried_on(run: Run, tasks: Sequence[Task]) -> Reschedule:
 def history(states: Sequence[State]) -> list[Cause]:
     """Causes of the reschedules since the run was last started by somebody else, oldest first."""
     causes: list[Cause] = []
-    parked = False
     previous: State | None = None
+    counted = False
     for state in states:
-        if previous is not None and previous.type in _TERMINAL and state.name != PARKED:
+        ours = state.type == "SCHEDULED" and state.message.startswith(MARK)
+        if previous is not None and previous.type in _TERMINAL and state.type == "SCHEDULED" and not ours:
             causes.clear()  # it had ended, and somebody started it again
-        counted = _COUNTED.match(state.message) if state.name == PARKED else None
-        if counted and not parked:  # two functions at once park twice and count once
-            causes.append(Cause(counted[1]))
-        parked = state.name == PARKED
+        # What was parked may have been put back, and two functions at once reschedule twice and count once.
+        found = _COUNTED.match(state.message) if ours and state.name == RESCHEDULED and not counted else None
+        if found:
+            causes.append(Cause(found[1]))
+        counted = ours and (counted or found is not None)
         previous = state
     return causes
 
@@ -297,23 +328,38 @@ def _of_this_attempt(run: Run, states: Sequence[State], tasks: Sequence[Task]) -
     """The tasks of the current attempt, and of no earlier one.
 
     Lazarus takes the task's id away from a run that it reschedules, so a task that the run names is its current one,
-    unless somebody else rescheduled it. A worker makes a run Pending before it starts a task, so the task must be the
-    younger of the two. (Scheduled states do not tell: an engine that retries its flow sets one without a new task.)
+    unless somebody else rescheduled it, or its worker was slow to say which it had started. A worker makes a run
+    Pending before it starts a task, so the task must be the younger of the two, and must have lived since. (Scheduled
+    states do not tell: an engine that retries its flow sets one without a new task.)
     """
+    begun = _begun(states)
+    skew = timedelta(seconds=5)  # between Prefect's clock and that of AWS
+    return [
+        task
+        for task in tasks
+        if task.arn == run.task_arn
+        and (begun is None or task.created_at >= begun - skew)
+        and (begun is None or task.stopped_at is None or task.stopped_at >= begun)
+    ]
+
+
+def _unnamed(run: Run, states: Sequence[State], tasks: Sequence[Task]) -> list[Task]:
+    """Tasks of the current attempt whose worker died before it could say which it had started."""
+    begun = _begun(states)
+    return [task for task in tasks if run.task_arn is None and begun is not None and task.created_at >= begun]
+
+
+def _begun(states: Sequence[State]) -> datetime | None:
+    """When a worker took the run last."""
     begun: datetime | None = None
     for before, state in zip([None, *states], states, strict=False):
         if state.type == "PENDING" and (before is None or before.type != "PENDING"):
             begun = state.timestamp
-    skew = timedelta(seconds=5)  # between Prefect's clock and that of AWS
-    return [task for task in tasks if task.arn == run.task_arn and (begun is None or task.created_at >= begun - skew)]
+    return begun
 
 
 def _newest(tasks: Sequence[Task]) -> Task | None:
     return max(tasks, key=lambda task: (task.created_at, task.arn), default=None)
-
-
-def _arns(tasks: Iterable[Task]) -> tuple[str, ...]:
-    return tuple(task.arn for task in tasks)
 
 
 def _explain(run: Run, task: Task | None) -> tuple[Cause, str]:

@@ -3,11 +3,11 @@
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .lazarus_rules import PARKED, Container, Reschedule, Run, State, Task
+from .lazarus_rules import PARKED, RESCHEDULED, Container, Reschedule, Run, State, Task
 from .prefect_api import PrefectApiClient, PrefectApiError
 
 logger = logging.getLogger(__name__)
@@ -16,6 +16,8 @@ _PAGE = 200  # the most that Prefect's filters return
 _DESCRIBED = 100  # the most that DescribeTasks takes
 _FLOW_RUN_TAG = "prefect.io/flow-run-id"  # set by prefect-aws on every task
 _LOG_LINES = 20
+#: Names of scheduled states that a run may have while its engine waits to go on with it.
+_RETRIED_IN_PROCESS = ("AwaitingRetry", "Resuming")
 #: A parked run is scheduled so far ahead that no worker takes it, and soon enough to run if nobody ever carries it on.
 _PARKED_FOR = timedelta(hours=1)
 
@@ -27,6 +29,7 @@ class Seen:
     run: Run
     job_variables: Mapping[str, Any]
     tags: Sequence[str]
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FlowRuns:
@@ -41,14 +44,14 @@ class FlowRuns:
         """Runs of this pool and cluster that may need something."""
         wanted = (
             {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
-            {"state": {"name": {"any_": [PARKED]}}},
+            {"state": {"name": {"any_": [PARKED, *_RETRIED_IN_PROCESS]}}},
             {"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": _iso(now - crash_window)}},
         )
         found: dict[str, Seen] = {}
         for flow_runs in wanted:
             for raw in self._pages(flow_runs):
                 seen = self._seen(raw)
-                if seen is not None:
+                if seen is not None and (seen.run.needs_task or seen.run.state.name not in _RETRIED_IN_PROCESS):
                     found[seen.run.id] = seen
         return list(found.values())
 
@@ -76,14 +79,16 @@ class FlowRuns:
         cluster, _, task_arn = (pid or "").partition("::")
         if pid and not (cluster == self._cluster_arn or cluster == self._cluster_arn.rpartition("/")[2]):
             return None
+        policy = raw.get("empirical_policy") or {}
         run = Run(
             id=raw["id"],
             name=raw["name"],
             state=_state(raw["state"]),
             task_arn=task_arn or None,
             has_deployment=raw.get("deployment_id") is not None,
+            retried_in_process=policy.get("retry_type") == "in_process",
         )
-        return Seen(run, raw.get("job_variables") or {}, raw.get("tags") or [])
+        return Seen(run, raw.get("job_variables") or {}, raw.get("tags") or [], policy)
 
     def current(self, run_id: str) -> Seen | None:
         """The run as it is now; None when it is deleted."""
@@ -113,12 +118,17 @@ class FlowRuns:
         position = next((i for i, state in enumerate(states) if state.id == parked), None)
         if position is None or states[-1].id != parked:
             return False
-        before = states[position - 1] if position else None
-        if before is not None and before.id != run.state.id and before.name != PARKED:
-            # Between our look and our parking it was cancelled, or its end was reported after all.
-            self._put_back(run.id, before)
+        chain = 1  # of parked states; ours is the last
+        while chain <= position and states[position - chain].name == PARKED:
+            chain += 1
+        before = states[position - chain] if chain <= position else None
+        if before is not None and not _is_ours(run, before, states[position - chain + 1 : position]):
+            # Between our look and our parking it was cancelled, or its end was reported after all, or it runs again.
+            self._put_back(run.id, before, parked)
             return False
         changes: dict[str, Any] = {"infrastructure_pid": None}
+        if seen.run.retried_in_process:
+            changes["empirical_policy"] = {**seen.policy, "retry_type": "reschedule"}  # or no worker would take it
         if action.to_on_demand:
             changes["job_variables"] = {**seen.job_variables, **on_demand}
             changes["tags"] = [*seen.tags, *({"on-demand-fallback"} - set(seen.tags))]
@@ -127,7 +137,7 @@ class FlowRuns:
         if latest is None or latest.run.state.id != parked:
             return False
         due = now + action.delay
-        return self._set_state(run.id, "SCHEDULED", "AwaitingRetry", action.message, scheduled=due) is not None
+        return self._set_state(run.id, "SCHEDULED", RESCHEDULED, action.message, scheduled=due) is not None
 
     def give_up(self, seen: Seen, message: str) -> bool:
         """Leave the run Crashed, with the reason."""
@@ -171,8 +181,10 @@ class FlowRuns:
         }
         self._api.post("/logs/", [line])
 
-    def _put_back(self, run_id: str, state: State) -> None:
-        self._set_state(run_id, state.type, state.name, state.message, force=True)
+    def _put_back(self, run_id: str, state: State, parked: str) -> None:
+        latest = self.current(run_id)
+        if latest is not None and latest.run.state.id == parked:
+            self._set_state(run_id, state.type, state.name, state.message, force=True)
 
     def _set_state(
         self,
@@ -257,6 +269,18 @@ class Tasks:
         return "\n".join(event["message"].rstrip() for event in answer["events"])
 
 
+def _is_ours(run: Run, before: State, parked: Sequence[State]) -> bool:
+    """Whether a run that we have just parked may be rescheduled.
+
+    :param before: The last state before it was parked.
+    :param parked: The states in which others had parked it since.
+    """
+    if before.id == run.state.id or before.type == "SCHEDULED":
+        return True
+    left_parked = any(state.id == run.state.id for state in parked)
+    return left_parked and before.type in ("RUNNING", "PENDING", "CRASHED")
+
+
 def _task(raw: Mapping[str, Any]) -> Task:
     return Task(
         arn=raw["taskArn"],
@@ -267,6 +291,7 @@ def _task(raw: Mapping[str, Any]) -> Task:
         stop_code=raw.get("stopCode") or "",
         stopped_reason=raw.get("stoppedReason") or "",
         capacity_provider=raw.get("capacityProviderName") or "",
+        is_stopping=raw.get("desiredStatus") == "STOPPED",
         containers=tuple(
             Container(item.get("name", ""), item.get("exitCode"), item.get("reason") or "")
             for item in raw.get("containers", [])

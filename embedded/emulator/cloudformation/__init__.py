@@ -5,7 +5,14 @@ ResourceProperties into a string as AWS does ("true", "30"), honours ServiceTime
 that the function gives.
 """
 
-from embedded.emulator.cloudformation import bucket_type, ecs_types, network_types, other_types, secret_type
+from embedded.emulator.cloudformation import (
+    bucket_type,
+    ecs_types,
+    lambda_type,
+    network_types,
+    other_types,
+    secret_type,
+)
 from embedded.emulator.services import ServiceScheduler
 
 
@@ -14,4 +21,5 @@ def install(scheduler: ServiceScheduler) -> None:
     network_types.install()
     bucket_type.install()
     secret_type.install()
+    lambda_type.install()
     other_types.install()

@@ -34,14 +34,27 @@ from cdk_prefect_ecs import (
     SpotPolicy,
 )
 from cdk_prefect_ecs.functions.typed_properties import decode
+from cdk_prefect_ecs.job_template import SIGTERM_BEHAVIOR
 
 POOL = "Custom::PrefectWorkPool"
 SERVICE = "AWS::ECS::Service"
+OF_A_FUNCTION = ("AWS::Lambda::EventInvokeConfig", "AWS::Lambda::EventSourceMapping", "AWS::Lambda::Permission")
 
 
 @pytest.fixture(scope="module")
 def layer() -> PrefectExecutionLayer:
     return PrefectExecutionLayer(new_stack(), "Prefect", work_pool_name="etl", api=cloud_api())
+
+
+def lazarus_environment(template: Template, layer: str = "Prefect") -> dict[str, str]:
+    properties = resource(template, f"{layer}LazarusFunction")["Properties"]
+    return dict(plain(properties["Environment"]["Variables"]))
+
+
+def sigterm_behavior(template: Template) -> str:
+    """What is synced to Prefect."""
+    variables = decode(only(template, POOL)["BaseJobTemplate"])["variables"]["properties"]
+    return str(variables["env"]["default"][SIGTERM_BEHAVIOR])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +71,11 @@ def test_default_makes_one_of_each(template: Template) -> None:
         "AWS::ECS::Service": 1,
         "AWS::ECS::TaskDefinition": 1,
         POOL: 1,
-        "AWS::Logs::LogGroup": 2,  # of the tasks, of the function
+        "AWS::Lambda::Function": 3,  # the pool's, Lazarus, the CDK's own for the VPC's default security group
+        "AWS::Logs::LogGroup": 3,  # of the tasks, of the pool's function, of Lazarus
+        "AWS::SQS::Queue": 3,  # task events, their dead letters, those of Lazarus
+        "AWS::Events::Rule": 2,  # task events, every minute
+        "AWS::CloudWatch::Alarm": 5,
         "AWS::SecretsManager::Secret": 0,
     }.items():
         template.resource_count_is(resource_type, count)
@@ -131,6 +148,26 @@ def test_roles_are_exact(template: Template) -> None:
             allow("sqs:GetQueueUrl", arn.format("sqs", "Test-etl-no-observer")),
         ]
     )
+    assert statements(template, "PrefectLazarusRole") == in_order(
+        [
+            allow(["logs:CreateLogStream", "logs:PutLogEvents"], "<PrefectLazarusLogGroup.Arn>"),
+            allow("logs:GetLogEvents", "<PrefectLogGroup.Arn>"),
+            allow("ssm:GetParameter", API_KEY_ARN),
+            allow("ecs:ListTasks", "*", in_cluster),
+            allow(["ecs:DescribeTasks", "ecs:StopTask"], tasks, in_cluster),
+            allow("sqs:SendMessage", "<PrefectLazarusDeadLetterQueue.Arn>"),
+            allow(
+                [
+                    "sqs:ChangeMessageVisibility",
+                    "sqs:DeleteMessage",
+                    "sqs:GetQueueAttributes",
+                    "sqs:GetQueueUrl",
+                    "sqs:ReceiveMessage",
+                ],
+                "<PrefectLazarusTaskEventsQueue.Arn>",
+            ),
+        ]
+    )
     assert statements(template, "PrefectFlowRole") == in_order(
         [
             allow("s3:ListBucket", bucket),
@@ -143,6 +180,47 @@ def test_roles_are_exact(template: Template) -> None:
     )
 
 
+def test_default_has_a_lazarus_for_this_pool_and_cluster(layer: PrefectExecutionLayer, template: Template) -> None:
+    assert layer.lazarus is not None
+    variables = lazarus_environment(template)
+    assert {name: variables[name] for name in ("WORK_POOL", "FAMILY", "CLUSTER_ARN", "LOG_GROUP")} == {
+        "WORK_POOL": "etl",
+        "FAMILY": "Test-etl",
+        "CLUSTER_ARN": "<PrefectCluster.Arn>",
+        "LOG_GROUP": "<PrefectLogGroup>",
+    }
+    assert (variables["SPOT_ATTEMPTS"], variables["MAX_RESCHEDULES"], variables["PATIENCE_SECONDS"]) == ("2", "3", "90")
+    assert sigterm_behavior(template) == "relinquish"
+
+
+def test_without_lazarus_runs_reschedule_themselves() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    layer = PrefectExecutionLayer(
+        stack, "Prefect", work_pool_name="etl", api=cloud_api(), network=network, lazarus=False
+    )
+    assert layer.lazarus is None
+    template = Template.from_stack(stack)
+    assert sigterm_behavior(template) == "reschedule"
+    for resource_type in ("AWS::SQS::Queue", "AWS::Events::Rule", "AWS::CloudWatch::Alarm"):
+        template.resource_count_is(resource_type, 0)
+    template.resource_count_is("AWS::Lambda::Function", 1)
+
+
+def test_a_sigterm_behaviour_of_ones_own_stays() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    PrefectExecutionLayer(
+        stack,
+        "Prefect",
+        work_pool_name="etl",
+        api=cloud_api(),
+        network=network,
+        flow_environment={SIGTERM_BEHAVIOR: "reschedule"},
+    )
+    assert sigterm_behavior(Template.from_stack(stack)) == "reschedule"
+
+
 def test_the_secret_is_only_referred_to(template: Template) -> None:
     text = json.dumps(template.to_json())
     assert "{{resolve:" not in text
@@ -152,10 +230,16 @@ def test_the_secret_is_only_referred_to(template: Template) -> None:
 
 def test_no_physical_names_but_those_that_others_must_know(template: Template) -> None:
     names = {"BucketName", "ClusterName", "ServiceName", "RoleName", "FunctionName", "LogGroupName", "GroupName"}
+    names |= {"QueueName", "AlarmName"}
     for logical_id, found in template.to_json()["Resources"].items():
-        # A custom resource names the pool, an endpoint the service that it reaches.
-        if not found["Type"].startswith(("Custom::", "AWS::EC2::VPCEndpoint")):
+        # A custom resource names the pool, an endpoint the service that it reaches, and what belongs to a function
+        # the function.
+        if not found["Type"].startswith(("Custom::", "AWS::EC2::VPCEndpoint", *OF_A_FUNCTION)):
             assert not names & set(found.get("Properties", {})), logical_id
+
+
+#: By share, and a run that Spot keeps interrupting is switched all the same.
+FALLS_BACK = SpotPolicy("by share", spot_weight=1, on_demand_weight=1, falls_back=True)
 
 
 def test_everything_given() -> None:
@@ -173,7 +257,7 @@ def test_everything_given() -> None:
         cluster=cluster,
         storage=storage,
         log_group=log_group,
-        spot_policy=SpotPolicy.weights(spot=1, on_demand=1),
+        spot_policy=FALLS_BACK,
         image=FlowImage.from_registry("flows:1"),
         flow_cpu=2048,
         flow_memory_mib=4096,
@@ -185,6 +269,9 @@ def test_everything_given() -> None:
         worker_poll_interval=cdk.Duration.minutes(1),
         enable_execute_command=True,
         cpu_architecture="ARM64",
+        spot_attempts=4,
+        max_reschedules=0,
+        patience=cdk.Duration.minutes(2),
         delete_pool_with_deployments=True,
     )
     assert (layer.network, layer.cluster, layer.storage, layer.log_group) == (network, cluster, storage, log_group)
@@ -208,7 +295,11 @@ def test_everything_given() -> None:
     for resource_type in ("AWS::EC2::VPC", "AWS::EC2::Subnet"):
         template.resource_count_is(resource_type, 0)
     template.resource_count_is("AWS::S3::Bucket", 1)
-    template.resource_count_is("AWS::Logs::LogGroup", 1)
+    template.resource_count_is("AWS::Logs::LogGroup", 2)  # of the two functions
+    lazarus = lazarus_environment(template)
+    assert (lazarus["SPOT_ATTEMPTS"], lazarus["MAX_RESCHEDULES"], lazarus["PATIENCE_SECONDS"]) == ("4", "0", "120")
+    assert (lazarus["CLUSTER_ARN"], lazarus["LOG_GROUP"]) == ("<Cluster.Arn>", "/prefect")
+    assert "CREDENTIAL" not in lazarus
 
 
 def test_a_cluster_without_spot_runs_on_demand() -> None:
@@ -255,6 +346,9 @@ def test_refuses_and_makes_nothing() -> None:
         ({"worker_poll_interval": cdk.Duration.millis(1)}, ("poll_interval", "0.001 seconds")),
         ({"concurrency_limit": -5}, ("concurrency_limit", "-5")),
         ({"cpu_architecture": "arm"}, ("'arm'",)),
+        ({"spot_attempts": 0}, ("spot_attempts must be 1 or more; got 0",)),
+        ({"max_reschedules": -1}, ("max_reschedules must be 0 or more; got -1",)),
+        ({"patience": cdk.Duration.seconds(5)}, ("patience must be at least 10 seconds", "got 5 seconds")),
         ({"flow_environment": {"PREFECT_API_KEY": "x"}}, ("environment must not hold PREFECT_API_KEY",)),
         ({"spot_policy": SpotPolicy.SPOT, "cluster": on_demand}, ("spot_policy SPOT needs FARGATE_SPOT",)),
     ):
@@ -270,11 +364,16 @@ def test_two_in_one_stack_stay_apart() -> None:
     template = Template.from_stack(stack)
     template.resource_count_is(SERVICE, 2)
     template.resource_count_is(POOL, 2)
-    template.resource_count_is("AWS::Lambda::Function", 1)
-    for role, other in (("EtlWorkerRole", "Ml"), ("MlWorkerRole", "Etl")):
-        text = json.dumps(statements(template, role))
-        assert f"<{other}" not in text
-        assert f"-{other.lower()}" not in text
+    template.resource_count_is("AWS::Lambda::Function", 3)  # one for both pools, and a Lazarus each
+    for layer, other in (("Etl", "Ml"), ("Ml", "Etl")):
+        for role in ("WorkerRole", "LazarusRole"):
+            text = json.dumps(statements(template, f"{layer}{role}"))
+            assert f"<{other}" not in text
+            assert f"-{other.lower()}" not in text
+        variables = lazarus_environment(template, layer)
+        assert (variables["WORK_POOL"], variables["CLUSTER_ARN"]) == (layer.lower(), f"<{layer}Cluster.Arn>")
+        rule = plain(resource(template, f"{layer}LazarusTaskEventsRule")["Properties"])
+        assert rule["EventPattern"]["detail"]["clusterArn"] == [f"<{layer}Cluster.Arn>"]
 
 
 def test_two_environments_in_one_app_have_the_same_logical_ids() -> None:
@@ -282,5 +381,14 @@ def test_two_environments_in_one_app_have_the_same_logical_ids() -> None:
     for name in ("Dev", "Prod"):
         stack = new_stack(name)
         PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api())
-        templates.append(set(Template.from_stack(stack).to_json()["Resources"]))
+        resources = Template.from_stack(stack).to_json()["Resources"]
+        # The CDK puts the stack's name into the ids of mappings and permissions, which hold nothing.
+        templates.append({key for key, found in resources.items() if found["Type"] not in OF_A_FUNCTION})
     assert templates[0] == templates[1]
+
+
+def test_lazarus_needs_no_reserved_concurrency() -> None:
+    stack = new_stack()
+    PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), lazarus_reserved_concurrency=None)
+    functions = Template.from_stack(stack).find_resources("AWS::Lambda::Function")
+    assert not [function for function in functions.values() if "ReservedConcurrentExecutions" in function["Properties"]]

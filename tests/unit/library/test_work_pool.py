@@ -227,6 +227,13 @@ def test_two_pools_of_one_api_share_a_function() -> None:
     assert {one.family, two.family} == {"Test-etl", "Test-ml"}
 
 
+def test_two_pools_of_one_name_at_one_api_are_refused() -> None:
+    parts = make_parts(new_stack())
+    parts.pool("One")
+    with pytest.raises(ValueError, match="has a work pool 'etl' at this API already; give one of the two another name"):
+        parts.pool("Two")
+
+
 def test_two_pools_of_two_apis_do_not() -> None:
     parts = make_parts()
     parts.pool("One")

@@ -39,6 +39,7 @@ def test_defaults_are_careful() -> None:
     assert not made.execute_command
     assert made.account is None
     assert made.pool.spot_policy == SpotPolicy.SPOT_WITH_FALLBACK
+    assert (made.pool.spot_attempts, made.pool.max_reschedules, made.pool.patience_seconds) == (2, 3, 90)
     assert not made.api.is_placeholder
 
 
@@ -51,10 +52,12 @@ def test_everything_set() -> None:
         flow_logs=True,
         container_insights=False,
         execute_command=True,
+        pool=PoolConfig("etl", spot_attempts=1, max_reschedules=0, patience_seconds=10),
         worker=WorkerConfig(count=3, cpu=1024, memory_mib=4096, poll_seconds=10),
         tags={"Team": "data"},
     )
     assert made.worker.count == 3
+    assert (made.pool.spot_attempts, made.pool.max_reschedules, made.pool.patience_seconds) == (1, 0, 10)
     assert made.tags["Team"] == "data"
 
 
@@ -87,6 +90,9 @@ def test_environment_refuses(changes: dict[str, Any], message: str) -> None:
         ({"cpu": 300}, "cpu 300 is not a Fargate size"),
         ({"memory_mib": 1024}, "memory_mib 1024 does not go with cpu 1024"),
         ({"concurrency_limit": -1}, "concurrency_limit must be 0 or more; got -1"),
+        ({"spot_attempts": 0}, "spot_attempts must be 1 or more; got 0. For no Spot at all use SpotPolicy.ON_DEMAND"),
+        ({"max_reschedules": -1}, "max_reschedules must be 0 or more; got -1"),
+        ({"patience_seconds": 5}, "patience must be at least 10 seconds"),
     ],
 )
 def test_pool_refuses(changes: dict[str, Any], message: str) -> None:

@@ -29,7 +29,10 @@ UNTAGGED = {
     "AWS::EC2::VPCGatewayAttachment",
     "AWS::ECS::ClusterCapacityProviderAssociations",
     "AWS::IAM::Policy",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Permission",
     "AWS::S3::BucketPolicy",
+    "AWS::SQS::QueuePolicy",
 }
 
 
@@ -134,6 +137,58 @@ def test_worker_and_pool_are_as_configured(name: str) -> None:
         "Custom::PrefectWorkPool",
         {"Name": config.pool.name, "ConcurrencyLimit": f"json:{'null' if limit is None else limit}"},
     )
+
+
+def lazarus_environment(template: Template) -> dict[str, Any]:
+    """The environment of the one function that is Lazarus."""
+    found = template.find_resources(
+        "AWS::Lambda::Function", {"Properties": {"Handler": "functions.lazarus.handler"}}
+    ).values()
+    assert len(found) == 1
+    return dict(next(iter(found))["Properties"]["Environment"]["Variables"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lazarus_guards_the_pool_as_configured(name: str) -> None:
+    config = environment(name)
+    _, execution = templates(name)
+    variables = lazarus_environment(execution)
+    assert variables["WORK_POOL"] == config.pool.name
+    assert variables["SPOT_ATTEMPTS"] == str(config.pool.spot_attempts)
+    assert variables["MAX_RESCHEDULES"] == str(config.pool.max_reschedules)
+    assert variables["PATIENCE_SECONDS"] == str(config.pool.patience_seconds)
+    execution.resource_count_is("AWS::Lambda::EventSourceMapping", 1)
+    pool = next(iter(execution.find_resources("Custom::PrefectWorkPool").values()))["Properties"]
+    flow_environment = pool["BaseJobTemplate"]["variables"]["properties"]["env"]["default"]
+    assert flow_environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "relinquish"
+
+
+def test_limits_of_lazarus_reach_its_function() -> None:
+    config = environment("staging")
+    pool = dataclasses.replace(config.pool, spot_attempts=5, max_reschedules=0, patience_seconds=240)
+    made = new_stage(dataclasses.replace(config, pool=pool))
+    variables = lazarus_environment(Template.from_stack(made.execution))
+    assert (variables["SPOT_ATTEMPTS"], variables["MAX_RESCHEDULES"], variables["PATIENCE_SECONDS"]) == (
+        "5",
+        "0",
+        "240",
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_queue_is_open_or_unencrypted(name: str) -> None:
+    _, execution = templates(name)
+    queues = execution.find_resources("AWS::SQS::Queue")
+    assert len(queues) == 3
+    assert all(queue["Properties"]["SqsManagedSseEnabled"] for queue in queues.values())
+    policies = execution.find_resources("AWS::SQS::QueuePolicy").values()
+    over_tls_only = {
+        policy["Properties"]["Queues"][0]["Ref"]
+        for policy in policies
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    }
+    assert over_tls_only == set(queues)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,559 @@
+"""What Lazarus sees and does, against a Prefect server and an ECS in memory."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from lazarus_fakes import (
+    CLUSTER,
+    FAMILY,
+    ON_DEMAND,
+    OTHER_CLUSTER,
+    POOL,
+    START,
+    FakeApi,
+    FakeEcs,
+    FakeLogs,
+    FakeRun,
+    FakeServer,
+    FakeTask,
+    World,
+)
+
+from cdk_prefect_ecs.functions import lazarus as lazarus_function
+from cdk_prefect_ecs.functions import lazarus_world
+from cdk_prefect_ecs.functions.lazarus_rules import MARK, PARKED, RESCHEDULED, Cause, Reschedule, Task
+from cdk_prefect_ecs.functions.lazarus_world import FlowRuns, Seen, Tasks
+from cdk_prefect_ecs.functions.prefect_api import PrefectApiError
+
+NOW = START + timedelta(minutes=5)
+SAID = f"{MARK}(interruption) Spot took its machine; rescheduled, Spot attempt 1 of 2 lost"
+
+
+@pytest.fixture(autouse=True)
+def _virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world sets the function's clock; this puts it back."""
+    monkeypatch.setattr(lazarus_function, "_now", lazarus_function._now)
+
+
+class Prefect:
+    """A server, a client of it that remembers its requests, and something that happens just before one of them."""
+
+    def __init__(self) -> None:
+        self.server = FakeServer(lambda: NOW)
+        self.requests: list[str] = []
+        self.just_before: dict[int, Callable[[], None]] = {}
+        self.runs = FlowRuns(FakeApi(self.server, self._call), POOL, CLUSTER)  # type: ignore[arg-type]
+
+    def _call(self, what: str, effect: Callable[[], Any]) -> Any:
+        self.just_before.pop(len(self.requests), lambda: None)()
+        self.requests.append(what)
+        return effect()
+
+    def running(self, **more: Any) -> FakeRun:
+        run = self.server.add(FakeRun("r", pid=f"{CLUSTER}::a", **more))
+        self.server.set_state(run, "PENDING", "Pending")
+        self.server.set_state(run, "RUNNING", "Running")
+        return run
+
+    def seen(self) -> Seen:
+        seen = self.runs.current("r")
+        assert seen is not None
+        self.requests.clear()
+        return seen
+
+    def names(self) -> list[str]:
+        return [state["name"] for state in self.server.runs["r"].states[3:]]
+
+
+@pytest.fixture
+def prefect() -> Prefect:
+    return Prefect()
+
+
+def action(delay: float = 0, *, to_on_demand: bool = False) -> Reschedule:
+    return Reschedule(Cause.INTERRUPTION, SAID, timedelta(seconds=delay), to_on_demand)
+
+
+# -- candidates ------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_are_what_may_need_something(prefect: Prefect) -> None:
+    server = prefect.server
+    for kind, name in (
+        ("RUNNING", "Running"),
+        ("PENDING", "Submitting"),
+        ("CANCELLING", "Cancelling"),
+        ("CRASHED", "Crashed"),
+        ("SCHEDULED", PARKED),
+        ("SCHEDULED", "AwaitingRetry"),
+        ("SCHEDULED", "Late"),
+        ("PAUSED", "Paused"),
+        ("COMPLETED", "Completed"),
+        ("FAILED", "Failed"),
+        ("CANCELLED", "Cancelled"),
+    ):
+        server.set_state(server.add(FakeRun(name)), kind, name, force=True)
+    server.set_state(server.add(FakeRun("elsewhere", pool="other")), "RUNNING", "Running")
+    server.set_state(server.add(FakeRun("retried", retry_type="in_process")), "SCHEDULED", "AwaitingRetry")
+    old = server.add(FakeRun("old"))
+    server.set_state(old, "CRASHED", "Crashed")
+    old.end_time = NOW - timedelta(minutes=61)
+
+    found = prefect.runs.candidates(NOW, timedelta(hours=1))
+
+    wanted = {"Running", "Submitting", "Cancelling", "Crashed", PARKED, "retried"}
+    assert {seen.run.id for seen in found} == wanted
+
+
+def test_candidates_come_in_pages(prefect: Prefect) -> None:
+    for i in range(401):
+        prefect.server.set_state(prefect.server.add(FakeRun(f"{i:03}")), "PENDING", "Pending")
+
+    found = prefect.runs.candidates(NOW, timedelta(hours=1))
+
+    assert len(found) == len({seen.run.id for seen in found}) == 401
+    assert len(prefect.requests) == 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("pid", "task_arn"), [(None, None), (f"{CLUSTER}::a", "a"), ("flows::a", "a"), (f"{OTHER_CLUSTER}::a", "skipped")]
+)
+def test_runs_of_other_clusters_are_skipped(prefect: Prefect, pid: str | None, task_arn: str | None) -> None:
+    prefect.running().pid = pid
+    found = prefect.runs.candidates(NOW, timedelta(hours=1))
+
+    assert [seen.run.task_arn for seen in found] == ([] if task_arn == "skipped" else [task_arn])
+
+
+def test_deleted_run(prefect: Prefect) -> None:
+    assert prefect.runs.current("deleted") is None
+    assert prefect.runs.states("deleted") == []
+
+
+def test_other_errors_are_not_taken_for_a_deleted_run(prefect: Prefect) -> None:
+    def fail() -> None:
+        raise PrefectApiError("failed", status=503)
+
+    prefect.just_before[0] = fail
+    with pytest.raises(PrefectApiError):
+        prefect.runs.current("r")
+
+
+def test_states_are_oldest_first(prefect: Prefect) -> None:
+    prefect.running().states.reverse()
+
+    assert [state.type for state in prefect.runs.states("r")] == ["SCHEDULED", "PENDING", "RUNNING"]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-01T00:00:00Z", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("2026-01-01T00:00:00.123456789Z", datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+        ("2026-01-01T00:00:00.5+00:00", datetime(2026, 1, 1, 0, 0, 0, 500000, tzinfo=UTC)),
+        ("2026-01-01T02:00:00.123456+02:00", datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+    ],
+)
+def test_timestamps(text: str, moment: datetime) -> None:
+    assert lazarus_world._parsed(text) == moment
+
+
+# -- rescheduling ----------------------------------------------------------------------------------------------------
+
+
+def test_reschedule_parks_changes_and_schedules(prefect: Prefect) -> None:
+    run = prefect.running(job_variables={"cpu": 1}, tags=["mine"])
+
+    assert prefect.runs.reschedule(prefect.seen(), action(20), NOW, ON_DEMAND)
+
+    assert prefect.names() == [PARKED, RESCHEDULED]
+    assert [state["message"] for state in run.states[3:]] == [SAID, SAID]
+    assert run.due == NOW + timedelta(seconds=20)
+    assert (run.pid, run.job_variables, run.tags) == (None, {"cpu": 1}, ["mine"])
+
+
+def test_fallback_merges_job_variables_and_tags(prefect: Prefect) -> None:
+    run = prefect.running(job_variables={"cpu": 1, "capacityProviderStrategy": "spot"}, tags=["mine"])
+
+    assert prefect.runs.reschedule(prefect.seen(), action(to_on_demand=True), NOW, ON_DEMAND)
+    assert run.job_variables == {"cpu": 1, **ON_DEMAND}
+    assert run.tags == ["mine", "on-demand-fallback"]
+
+    prefect.server.set_state(run, "PENDING", "Pending")
+    assert prefect.runs.reschedule(prefect.seen(), action(to_on_demand=True), NOW, ON_DEMAND)
+    assert run.tags == ["mine", "on-demand-fallback"], "once is enough"
+
+
+def test_run_that_its_engine_retried_is_given_to_workers_again(prefect: Prefect) -> None:
+    run = prefect.running(retries=1)
+    prefect.server.set_state(run, "FAILED", "Failed")
+    assert run.retry_type == "in_process"
+    seen = prefect.seen()
+    assert seen.run.retried_in_process
+
+    assert prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+    assert prefect.server.due_for_workers(timedelta(0)) == [run]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("FAILED", "Failed"), ("CANCELLED", "Cancelled"), ("COMPLETED", "Completed"), ("PAUSED", "Paused")],
+)
+def test_run_that_changed_between_look_and_parking_is_put_back(prefect: Prefect, kind: str, name: str) -> None:
+    run = prefect.running(persists_result=False)
+    seen = prefect.seen()
+    prefect.server.set_state(run, kind, name, "by somebody else")
+
+    assert not prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+
+    assert prefect.names() == [name, PARKED, name]
+    assert run.state["message"] == "by somebody else"
+    assert run.pid is not None
+
+
+@pytest.mark.parametrize("kind", ["CANCELLING", "COMPLETED"])
+def test_run_that_prefect_will_not_park(prefect: Prefect, kind: str) -> None:
+    run = prefect.running()
+    seen = prefect.seen()
+    prefect.server.set_state(run, kind, kind.capitalize())
+
+    assert not prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+    assert prefect.names() == [kind.capitalize()]
+
+
+def test_nothing_is_put_back_over_what_somebody_did_since(prefect: Prefect) -> None:
+    run = prefect.running()
+    seen = prefect.seen()
+    prefect.server.set_state(run, "CRASHED", "Crashed", "by the engine")
+    prefect.just_before[2] = lambda: prefect.server.set_state(run, "CANCELLED", "Cancelled") and None
+
+    assert not prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+    assert run.type == "CANCELLED"
+
+
+@pytest.mark.parametrize("request_number", [1, 2, 3, 4])
+def test_run_that_is_cancelled_while_it_is_parked(prefect: Prefect, request_number: int) -> None:
+    run = prefect.running()
+    seen = prefect.seen()
+    prefect.just_before[request_number] = lambda: prefect.server.set_state(run, "CANCELLED", "Cancelled") and None
+
+    assert not prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+    assert prefect.names() == [PARKED, "Cancelled"]
+
+
+def test_run_that_is_deleted_while_it_is_parked(prefect: Prefect) -> None:
+    prefect.running()
+    seen = prefect.seen()
+    prefect.just_before[3] = prefect.server.runs.clear
+
+    assert not prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+
+
+@pytest.mark.parametrize("request_number", [1, 3])
+def test_run_that_somebody_else_parks_after_us_is_theirs(prefect: Prefect, request_number: int) -> None:
+    prefect.running()
+    first, second = prefect.seen(), prefect.seen()
+
+    def other() -> None:
+        assert prefect.runs.reschedule(second, action(), NOW, ON_DEMAND)
+
+    prefect.just_before[request_number] = other
+
+    assert not prefect.runs.reschedule(first, action(), NOW, ON_DEMAND)
+    assert prefect.names() == [PARKED, PARKED, RESCHEDULED]
+
+
+def test_cancelled_run_that_two_functions_park_is_put_back(prefect: Prefect) -> None:
+    run = prefect.running()
+    first, second = prefect.seen(), prefect.seen()
+    prefect.server.set_state(run, "CANCELLED", "Cancelled")
+
+    def other() -> None:
+        prefect.runs.reschedule(second, action(), NOW, ON_DEMAND)
+
+    prefect.just_before[1] = other
+    prefect.runs.reschedule(first, action(), NOW, ON_DEMAND)
+
+    assert run.type == "CANCELLED"
+
+
+@pytest.mark.parametrize("taken_as_far_as", ["PENDING", "RUNNING"])
+def test_second_request_does_not_reach_a_run_that_a_worker_has_taken(prefect: Prefect, taken_as_far_as: str) -> None:
+    """The answer to the last request is lost, a worker takes the run, and the request is repeated."""
+    run = prefect.running()
+    seen = prefect.seen()
+
+    def scheduled_and_taken() -> None:
+        prefect.server.set_state(run, "SCHEDULED", RESCHEDULED, SAID, scheduled=NOW)
+        prefect.server.set_state(run, "PENDING", "Pending")
+        if taken_as_far_as == "RUNNING":
+            prefect.server.set_state(run, "RUNNING", "Running")
+
+    prefect.just_before[4] = scheduled_and_taken
+    prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+
+    assert run.type == taken_as_far_as
+
+
+def test_run_left_parked_is_carried_on(prefect: Prefect) -> None:
+    run = prefect.running()
+    prefect.server.set_state(run, "SCHEDULED", PARKED, SAID, scheduled=NOW + timedelta(hours=1))
+
+    assert prefect.runs.reschedule(prefect.seen(), action(), NOW, ON_DEMAND)
+    assert prefect.names() == [PARKED, PARKED, RESCHEDULED]
+
+
+def test_run_left_parked_after_it_had_ended_is_put_back(prefect: Prefect) -> None:
+    run = prefect.running()
+    prefect.server.set_state(run, "FAILED", "Failed", "the flow's own fault")
+    prefect.server.set_state(run, "SCHEDULED", PARKED, SAID, scheduled=NOW + timedelta(hours=1))
+
+    assert not prefect.runs.reschedule(prefect.seen(), action(), NOW, ON_DEMAND)
+    assert (run.type, run.state["message"]) == ("FAILED", "the flow's own fault")
+
+
+def test_run_that_runs_again_is_not_taken_for_one_left_parked(prefect: Prefect) -> None:
+    run = prefect.running()
+    prefect.server.set_state(run, "SCHEDULED", PARKED, SAID, scheduled=NOW + timedelta(hours=1))
+    seen = prefect.seen()
+    for kind, name in (("SCHEDULED", RESCHEDULED), ("PENDING", "Pending"), ("RUNNING", "Running")):
+        prefect.server.set_state(run, kind, name)
+
+    assert not prefect.runs.reschedule(seen, action(), NOW, ON_DEMAND)
+    assert run.type == "RUNNING"
+
+
+# -- the other changes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["RUNNING", "CRASHED"])
+def test_give_up(prefect: Prefect, kind: str) -> None:
+    run = prefect.running()
+    if kind == "CRASHED":
+        prefect.server.set_state(run, "CRASHED", "Crashed", "boom")
+
+    assert prefect.runs.give_up(prefect.seen(), f"{MARK}why")
+    assert (run.type, run.state["message"]) == ("CRASHED", f"{MARK}why")
+
+
+def test_nothing_is_given_up_that_has_ended_meanwhile(prefect: Prefect) -> None:
+    run = prefect.running()
+    seen = prefect.seen()
+    prefect.server.set_state(run, "COMPLETED", "Completed")
+
+    assert not prefect.runs.give_up(seen, "why")
+    assert run.type == "COMPLETED"
+
+
+def test_cancel_and_adopt(prefect: Prefect) -> None:
+    run = prefect.running()
+    prefect.server.set_state(run, "CANCELLING", "Cancelling")
+    seen = prefect.seen()
+    prefect.runs.adopt(seen, "b")
+
+    assert run.pid == f"{CLUSTER}::b"
+    assert prefect.runs.cancel(seen, "why")
+    assert run.type == "CANCELLED"
+
+
+def test_subflows_end_with_their_parent(prefect: Prefect) -> None:
+    prefect.running()
+    for run_id, parent, queue, kind in (
+        ("child", "r", None, "RUNNING"),
+        ("grandchild", "child", None, "PENDING"),
+        ("done", "r", None, "COMPLETED"),
+        ("deployed", "r", "queue", "RUNNING"),
+        ("stranger", "x", None, "RUNNING"),
+    ):
+        run = prefect.server.add(FakeRun(run_id, parent=parent, queue=queue))
+        prefect.server.set_state(run, kind, kind.capitalize())
+
+    prefect.runs.end_subflows("r", "CRASHED", "Crashed", "why")
+
+    ended = {run.id for run in prefect.server.runs.values() if run.type == "CRASHED"}
+    assert ended == {"child", "grandchild"}
+
+
+def test_log(prefect: Prefect) -> None:
+    run = prefect.running()
+    prefect.runs.log("r", "a line")
+
+    assert run.log == ["a line"]
+
+
+# -- tasks -----------------------------------------------------------------------------------------------------------
+
+
+class Ecs:
+    """An ECS of some tasks, whose calls are counted."""
+
+    def __init__(self, *tasks: FakeTask) -> None:
+        self.calls: list[str] = []
+        self.logs = FakeLogs({"flows/flow/1": [f"line {i} \n" for i in range(30)]})
+        fake = FakeEcs({task.arn: task for task in tasks}, lambda: NOW, self._call)
+        self.tasks = Tasks(
+            fake, self.logs, cluster_arn=CLUSTER, family=FAMILY, log_group="group", stream_prefix="flows/flow"
+        )
+
+    def _call(self, what: str, effect: Callable[[], Any]) -> Any:
+        self.calls.append(what)
+        return effect()
+
+
+def ecs_task(arn: str, run_id: str, status: str = "RUNNING", desired: str | None = None) -> FakeTask:
+    return FakeTask(arn, run_id, START, is_spot=True, status=status, desired_status=desired or status)
+
+
+def test_tasks_are_described_by_the_hundred() -> None:
+    ecs = Ecs(*[ecs_task(f"t{i}", "r") for i in range(250)])
+
+    found = ecs.tasks.by_run([lazarus_run("r")])
+
+    assert len(found["r"]) == 250
+    assert ecs.calls == ["list_tasks", *["describe_tasks"] * 3]
+
+
+def lazarus_run(run_id: str, task_arn: str | None = None) -> Any:
+    prefect = Prefect()
+    run = prefect.server.add(FakeRun(run_id, pid=f"{CLUSTER}::{task_arn}" if task_arn else None))
+    seen = prefect.runs.current(run.id)
+    assert seen is not None
+    return seen.run
+
+
+def test_named_tasks_are_found_whatever_their_status() -> None:
+    ecs = Ecs(ecs_task("a", "r", "STOPPED"), ecs_task("b", "other"))
+
+    assert [task.arn for task in ecs.tasks.by_run([lazarus_run("r", "a")])["r"]] == ["a"]
+
+
+def test_stopping_tasks_that_nobody_names_are_found() -> None:
+    ecs = Ecs(ecs_task("a", "r", "DEPROVISIONING", "STOPPED"), ecs_task("b", "r", "STOPPED"))
+
+    found = ecs.tasks.by_run([lazarus_run("r", "gone")])
+
+    assert sorted((task.arn, task.is_alive) for task in found["r"]) == [("a", True), ("b", False)]
+
+
+def test_stopped_tasks_are_not_asked_for_while_all_is_well() -> None:
+    ecs = Ecs(ecs_task("a", "r"), ecs_task("b", "r", "STOPPED"))
+
+    assert [task.arn for task in ecs.tasks.by_run([lazarus_run("r", "a")])["r"]] == ["a"]
+    assert ecs.calls == ["list_tasks", "describe_tasks"]
+
+
+def test_nothing_is_described_when_there_is_nothing() -> None:
+    ecs = Ecs()
+
+    assert ecs.tasks.by_run([lazarus_run("r")]) == {"r": []}
+    assert ecs.calls == ["list_tasks", "list_tasks"]
+
+
+def test_task_is_read_in_full() -> None:
+    stopped = ecs_task("a", "r")
+    stopped.started_at = START
+    stopped.stop(NOW, "EssentialContainerExited", "Essential container in task exited", 137, "OutOfMemoryError")
+    task = Ecs(stopped).tasks.by_run([lazarus_run("r", "a")])["r"][0]
+
+    assert (task.last_status, task.created_at, task.started_at, task.stopped_at) == ("STOPPED", START, START, NOW)
+    assert (task.stop_code, task.stopped_reason) == ("EssentialContainerExited", "Essential container in task exited")
+    assert [(c.name, c.exit_code, c.reason) for c in task.containers] == [("flow", 137, "OutOfMemoryError")]
+
+
+def test_stop_shortens_the_reason() -> None:
+    task = ecs_task("a", "r")
+    Ecs(task).tasks.stop("a", "x" * 300)
+
+    assert (task.desired_status, task.reason) == ("STOPPED", "x" * 255)
+
+
+def test_last_words() -> None:
+    ecs = Ecs()
+    words = ecs.tasks.last_words(Task("arn:aws:ecs:eu-central-1:123456789012:task/flows/1", "STOPPED", START))
+
+    assert words.splitlines() == [f"line {i}" for i in range(10, 30)]
+    assert ecs.logs.asked == [
+        {"logGroupName": "group", "logStreamName": "flows/flow/1", "limit": 20, "startFromHead": False}
+    ]
+    assert ecs.tasks.last_words(Task("never-started", "STOPPED", START)) == ""
+
+
+# -- whole stories, which random histories have brought to light -----------------------------------------------------
+
+
+def executing(runs: int = 1, **more: Any) -> World:
+    """A world in which a run is being executed, and a worker has said so."""
+    world = World(None, runs, **more)
+    world.all_goes_well(0)
+    assert world.mine[0].type == "RUNNING"
+    return world
+
+
+def test_story_interrupted_after_the_flow_was_retried_in_its_task() -> None:
+    """Prefect gives a run to no worker once its engine has retried it, unless it is told otherwise."""
+    world = executing(retries=1, length=2)
+    world.engine_steps(0, "fail")
+    assert (world.mine[0].type, world.mine[0].retry_type) == ("SCHEDULED", "in_process")
+    world.time_passes(30)
+    world.engine_steps(0)
+    assert world.mine[0].type == "RUNNING"
+    world.spot_takes_it(0)
+    world.settle()
+
+    assert world.mine[0].type == "COMPLETED"
+
+
+def test_story_interrupted_while_the_flow_waits_for_its_retry() -> None:
+    world = executing(retries=1)
+    world.engine_steps(0, "fail")
+    world.spot_takes_it(0)
+    world.settle()
+
+    assert world.mine[0].type == "COMPLETED"
+
+
+def test_story_the_answer_to_the_last_request_is_lost() -> None:
+    """The client repeats it when a second task executes the run already."""
+    world = executing()
+    world.spot_takes_it(0)
+    world.lazarus_starts()
+    world.lazarus_changes(0, 3, "again")
+    world.all_goes_well(0)
+    assert world.mine[0].type == "RUNNING"
+    world.lazarus_changes(0, 1, "ok")
+    world.all_goes_well(1)
+    world.check()
+
+    assert len(world.tasks) == 2
+    world.settle()
+    assert world.mine[0].type == "COMPLETED"
+
+
+@pytest.mark.parametrize("change", [1, 2, 3])
+@pytest.mark.parametrize("outcome", ["fail", "lost", "again", "die"])
+def test_story_lazarus_fails_at_any_change(change: int, outcome: str) -> None:
+    world = executing()
+    world.spot_takes_it(0)
+    world.lazarus_starts()
+    world.lazarus_changes(0, change, outcome)
+    world.settle()
+
+    assert world.mine[0].type == "COMPLETED"
+    assert world.mine[0].rescheduled == [Cause.INTERRUPTION]
+
+
+def test_story_interrupted_before_the_worker_could_say_what_it_had_started() -> None:
+    world = World(None, 1)
+    world.worker_polls(0)
+    for _ in range(3):
+        world.worker_steps(0)
+    world.worker_dies(0)
+    world.task_goes_on(0)
+    world.engine_steps(0)
+    world.spot_takes_it(0)
+    world.settle()
+
+    assert world.mine[0].rescheduled == [Cause.INTERRUPTION]
+    assert world.mine[0].type == "COMPLETED"

@@ -138,6 +138,16 @@ def install() -> None:
 
     iam_actions.extract_iam_action = extract_iam_action
 
+    extract_resource_arn = iam_actions.extract_resource_arn
+
+    def extract_resource_of(service: str, method: str, path: str, headers: Json, body: bytes, *args: Any) -> Any:
+        resource = extract_resource_arn(service, method, path, headers, body, *args)
+        if service == "logs" and (stream := body_of(body).get("logStreamName")) and ":log-group:" in resource:
+            return f"{resource}:log-stream:{stream}"  # MiniStack asks about the group alone
+        return resource
+
+    iam_actions.extract_resource_arn = extract_resource_of
+
     pin = iam_evaluator.pin_request_origin
 
     def pin_request_origin(source_ip: str, _secure_transport: bool) -> None:

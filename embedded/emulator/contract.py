@@ -19,6 +19,9 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
         "explicit_deny", "resource_policy_arn",
     ),
     "core.iam_actions.extract_iam_action": ("service", "method", "path", "headers", "body", "query_params"),
+    "core.iam_actions.extract_resource_arn": (
+        "service", "method", "path", "headers", "body", "query_params", "account_id", "region",
+    ),
     "core.iam_actions.identity_denial_message": ("action", "principal_arn", "resource", "explicit_deny"),
     "core.iam_actions.request_tag_context": ("service", "iam_action", "body", "params"),
     "core.iam_evaluator.AuthError": ("code", "message"),

@@ -150,7 +150,11 @@ class Lazarus:
         """The end of the container's log, for a run that never came to write one of its own."""
         if task is None or seen.run.state.type == "RUNNING":
             return ""
-        words = self._tasks.last_words(task)
+        try:
+            words = self._tasks.last_words(task)
+        except Exception:  # the rest of the message matters more
+            logger.exception("The log of task %s", task.arn)
+            return ""
         return f"\nLast lines of its container's log:\n{words}" if words else ""
 
 

@@ -218,7 +218,7 @@ class EmbeddedAws:
         with contextlib.suppress(OSError, ValueError, psutil.Error):
             reaper = psutil.Process(int((self.directory / REAPER_FILE).read_text()))
             if "reaper.py" in " ".join(reaper.cmdline()):
-                reaper.wait(5)
+                reaper.wait(30)  # for hangs only: it takes a moment, longer on a busy machine
 
     def __enter__(self) -> Self:
         return self

@@ -118,6 +118,8 @@ class WorkerService(Construct):
             environment={
                 "PREFECT_API_URL": api.url,
                 "PREFECT_WORKER_QUERY_SECONDS": f"{poll_interval.to_seconds(integral=False):g}",
+                # Prefect's default of 10 takes runs that long before they are due, which would undo Lazarus's back-off.
+                "PREFECT_WORKER_PREFETCH_SECONDS": "1",
                 "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": work_pool.observer_queue_name,
                 # Bursts of runs meet the limits of RunTask (20/s) and RegisterTaskDefinition (1/s): slow down, go on.
                 "AWS_RETRY_MODE": "adaptive",

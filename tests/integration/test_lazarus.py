@@ -552,6 +552,7 @@ def test_run_that_a_dead_worker_left_pending_is_rescheduled_by_the_schedule(left
     assert "its worker never started a task for it" in left_pending.log()[0].message
 
 
+@pytest.mark.slow
 def test_worker_that_dies_with_a_run_in_its_hands_loses_nothing(guard: Guard) -> None:
     run = guard.start()
 
@@ -672,6 +673,7 @@ def test_two_functions_at_once_and_late_events_make_one_attempt(guard: Guard) ->
     run.completes("interruption", parked_together=True)
 
 
+@pytest.mark.slow
 def test_interruption_while_the_api_is_down(guard: Guard) -> None:
     run = guard.start()
     first = run.wait_for_gate()

@@ -110,6 +110,7 @@ def test_default_environment_and_secret(template: Template) -> None:
     assert environment(template) == {
         "PREFECT_API_URL": CLOUD_URL,
         "PREFECT_WORKER_QUERY_SECONDS": "5",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "1",
         "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": "Test-etl-no-observer",
         "AWS_RETRY_MODE": "adaptive",
         "AWS_MAX_ATTEMPTS": "10",

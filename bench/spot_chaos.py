@@ -157,6 +157,7 @@ class LiveRun:
     state_type: str = "SCHEDULED"
     states_seen: set[str] = field(default_factory=set)
     interruptions: list[Interruption] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
     late_events: int = 0
     changed: float = field(default_factory=time.monotonic)
     outcome: str | None = None
@@ -179,6 +180,11 @@ class LiveRun:
     def processes(self) -> list[int]:
         """Those that executed its code, in their order."""
         return list(dict.fromkeys(line.process for line in self.journal))
+
+    @property
+    def was_missed(self) -> bool:
+        """Whether it was to be interrupted and ended before."""
+        return bool(self.plan.points) and not self.interruptions
 
     def read_journal(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -216,6 +222,8 @@ class Side:
         self.runs_pending_at_worker_death: dict[str, int] = {}
         self._say = say
         self._deployment: UUID | None = None
+        self._submitter = ThreadPoolExecutor(1, thread_name_prefix=f"submit-{name}")
+        self._submissions: list[Future[LiveRun]] = []
         self._queue_url = _event_queue(aws, cluster_arn)
         self._journals = aws.directory / "journals" / name
         self._journals.mkdir(parents=True)
@@ -242,6 +250,22 @@ class Side:
         live = LiveRun(plan, run.id, name, time.time(), journal)
         self.runs.append(live)
         return live
+
+    def submit_soon(self, plan: Plan) -> None:
+        """Submit it beside everything else: a server that is slow to answer must not delay a fault."""
+        self._submissions.append(self._submitter.submit(self.submit, plan))
+
+    @property
+    def submitting(self) -> int:
+        """Submissions under way.
+
+        :raises Exception: One failed.
+        """
+        for submission in self._submissions:
+            if submission.done():
+                submission.result()
+        self._submissions = [submission for submission in self._submissions if not submission.done()]
+        return len(self._submissions)
 
     def of(self, fault: Fault) -> list[LiveRun]:
         return [run for run in self.runs if run.plan.fault == fault]
@@ -272,9 +296,9 @@ class Side:
     @property
     def busy(self) -> int:
         """Runs that keep others from starting."""
-        return sum(
+        return self.submitting + sum(
             not run.is_final and run.quiet_seconds < GIVEN_FOR_GONE_SECONDS
-            for run in self.runs
+            for run in list(self.runs)
             if run.plan.fault not in (Fault.WORKER, Fault.REFUSED, Fault.NOT_PLACED)
         )
 
@@ -287,7 +311,7 @@ class Side:
     def disturb(self, run: LiveRun) -> None:
         """Interrupt the run if it has come to its next point."""
         points = run.plan.points[len(run.interruptions) :]
-        hit = {interruption.arn for interruption in run.interruptions}
+        hit = {interruption.arn for interruption in run.interruptions} | run.refused
         target = next((t for t in run.alive if t.arn not in hit and t.last_status == "RUNNING"), None)
         if not points or target is None or run.is_final or not run.has_come_to(points[0], target):
             return
@@ -296,8 +320,8 @@ class Side:
         try:
             self.aws.interrupt(target.arn, notice=notice)
         except EmbeddedError as error:  # it ended just now, or is not on Spot any more
+            run.refused.add(target.arn)
             self._say(f"{self.name} {run.name}: not interrupted: {error}")
-            run.plan = Plan(run.plan.number, run.plan.fault, ())
             return
         run.interruptions.append(Interruption(at, target.arn, how))
         self._say(f"{self.name} {run.name}: {how} at {points[0].task or 'the start'}")
@@ -476,7 +500,7 @@ class Experiment:
 
     def run(self) -> None:
         """From the first run to the last word about it."""
-        # Beside everything else: a server that is slow to answer must not delay a fault.
+        # Beside everything else, as submissions are.
         watch = threading.Thread(target=self._watch_states, name="states", daemon=True)
         watch.start()
         try:
@@ -556,8 +580,8 @@ class Experiment:
             for side in self._sides:
                 queue = waiting[side.name]
                 while queue and side.busy < AT_ONCE:
-                    side.submit(queue.pop(0))
-            return not any(waiting.values())
+                    side.submit_soon(queue.pop(0))
+            return not any(waiting.values()) and not any(side.submitting for side in self._sides)
 
         self._tick_until(all_submitted, LONGEST_SECONDS, "all runs to be submitted")
 
@@ -724,6 +748,10 @@ def _benchmark(console: Console, say: Say, runs: int, results: Path, began: floa
     with ExitStack() as undo:
         sides, captured = _set_up(undo, say)
         Experiment(sides[0].aws, sides, captured, runs, say).run()
+        if missed_points := [f"{side.name} {run.name}" for side in sides for run in side.runs if run.was_missed]:
+            raise EmbeddedError(
+                f"this machine was too busy to compare anything: {', '.join(missed_points)} ended before the fault came"
+            )
         facts = {side.name: side.facts() for side in sides}
         theirs, ours = summary(facts[THEIRS]), summary(facts[OURS])
         missed = missed_goals(ours)

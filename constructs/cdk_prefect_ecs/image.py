@@ -13,7 +13,7 @@ from aws_cdk import aws_iam as iam
 # The versions that this release was tested against; pyproject.toml's extra "prefect" installs the same.
 PREFECT_VERSION: Final = "3.8.8"
 PREFECT_AWS_VERSION: Final = "0.7.12"
-#: Tags follow https://hub.docker.com/r/prefecthq/prefect-aws/tags
+#: Tags follow the pattern of the official image prefecthq/prefect-aws.
 DEFAULT_IMAGE: Final = f"prefecthq/prefect-aws:{PREFECT_AWS_VERSION}-python3.12-prefect{PREFECT_VERSION}"
 
 

@@ -1,6 +1,6 @@
 """The one door to MiniStack: its modules, as ``Any``, because they carry no types.
 
-MiniStack (MIT, https://pypi.org/project/ministack) does nearly all the work. Everything that this package touches in
+MiniStack (MIT license) does nearly all the work. Everything that this package touches in
 it by a private name is written down in ``contract.py``.
 """
 

@@ -20,6 +20,7 @@ export DO_NOT_TRACK := 1
 
 VENV := .venv/.installed
 NODE := node_modules/.installed
+CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
 .PHONY: help demo test test-all lint format bootstrap synth diff deploy destroy bench lock clean
@@ -73,8 +74,12 @@ environment:
 bench: $(INSTALLED) ## Measure, ours beside others in one run (BENCH=synth or spot_chaos for one of them)
 	@for name in $(BENCH); do python -m bench.$$name; done
 
-lock: $(VENV) ## Resolve requirements.in into the lock
-	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate requirements.in --output-file requirements.txt
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+
+lock: $(VENV) ## Resolve requirements.in, and what the image and the checks need of it, into the locks
+	$(LOCK) requirements.in --output-file requirements.txt
+	$(LOCK) docker/flow/requirements.in --constraint requirements.txt --generate-hashes --output-file docker/flow/requirements.txt
+	$(LOCK) requirements-checks.in --constraint requirements.txt --output-file requirements-checks.txt
 
 clean: ## Remove everything that set-up and tests made
 	@if [ -d .embedded ] && [ -x .venv/bin/python ]; then .venv/bin/python -m embedded down; fi
@@ -94,4 +99,8 @@ $(VENV): requirements.txt pyproject.toml
 $(NODE): package.json package-lock.json $(VENV)
 	@echo "Setting up node_modules: the pinned CDK CLI …"
 	@npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(CHECKS): requirements-checks.txt $(VENV)
+	@.venv/bin/uv pip install --quiet --requirement requirements-checks.txt
 	@touch $@

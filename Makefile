@@ -8,6 +8,7 @@ PYTHON ?= python3
 ENV ?=
 KEEP ?=
 BENCH ?= synth spot_chaos
+FILE ?= prefect.yaml
 # More options for the CDK CLI, such as "--require-approval never" where nobody can be asked.
 CDK_OPTIONS ?=
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
@@ -23,7 +24,7 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-all lint format bootstrap synth diff deploy destroy bench lock clean
+.PHONY: help demo test test-all lint format bootstrap synth diff deploy flows destroy bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ diff: $(INSTALLED) environment ## Show what deploying ENV would change
 # Strict: a warning, such as the placeholder workspace that the environments ship with, stops it before anything is made.
 deploy: $(INSTALLED) environment ## Deploy ENV
 	$(CDK) deploy --strict '**' $(CONTEXT) $(if $(LOCAL),--require-approval never) $(CDK_OPTIONS)
+
+flows: $(VENV) environment ## Deploy the flows to ENV: their code to its bucket, their deployments to Prefect
+	@$(if $(LOCAL),python -m embedded run -- )python -m tools.deploy_flows $(ENV) --file $(FILE)
 
 destroy: $(INSTALLED) environment ## Delete the stacks of ENV; data that is retained stays
 	$(CDK) destroy '**' $(CONTEXT) $(if $(LOCAL),--force) $(CDK_OPTIONS)

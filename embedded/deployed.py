@@ -18,11 +18,11 @@ from embedded.aws import EmbeddedAws, Task
 from embedded.cdk import bootstrap, run_cdk
 from embedded.errors import EmbeddedError
 from embedded.prefect_server import PrefectServer
-from stacks.environments import EMBEDDED_AUTH_PARAMETER
+from stacks.environments import EMBEDDED_AUTH_PARAMETER, environment
+from tools import deploy_flows
 
 ENVIRONMENT = "embedded"
 STACKS = ("PrefectEmbedded-Foundation", "PrefectEmbedded-Execution")
-FLOWS = launching.ROOT / "flows"
 
 _Found = TypeVar("_Found")
 
@@ -108,25 +108,12 @@ class DeployedApp:
 
     def deploy_flows(self) -> str:
         """`prefect deploy --all`: upload the flows' code and create their deployments."""
-        outputs = self.outputs()
-        result = subprocess.run(
-            [str(launching.VENV_BIN / "prefect"), "--no-prompt", "deploy", "--all"],
-            cwd=FLOWS,
-            env={
-                **os.environ,
-                **self.aws.environment(),
-                **self.server.environment(),
-                "FLOW_BUCKET": outputs["BucketName"],
-                "FLOW_WORK_POOL": outputs["WorkPoolName"],
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode != 0:
-            raise EmbeddedError(f"prefect deploy failed:\n{result.stdout[-3000:]}{result.stderr[-3000:]}")
-        return result.stdout
+        variables = {**os.environ, **self.aws.environment(), **self.server.environment()}
+        try:
+            target = deploy_flows.find_target(environment(ENVIRONMENT), self.aws.client("cloudformation"))
+            return deploy_flows.deploy(target, variables, capture=True).stdout
+        except deploy_flows.FlowDeploymentError as error:
+            raise EmbeddedError(str(error)) from error
 
     def start_run(
         self,

@@ -173,7 +173,7 @@ def _demo(console: Console, progress: Progress, directory: Path | None) -> None:
             app.deploy()
         with progress.step("Wait for the worker that the ECS service started to be online"):
             worker = app.wait_for_worker()
-        with progress.step("prefect deploy: upload the flow's code to S3, create its deployment"):
+        with progress.step("prefect deploy: upload the flows' code to S3, create their deployments"):
             app.deploy_flows()
         outcomes = _run_flows(app, progress)
         resources = len(app.resources())

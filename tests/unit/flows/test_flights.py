@@ -156,10 +156,10 @@ def test_two_months_of_flights(prefect_api: None, tmp_path: Path) -> None:
     assert delays["flights"].sum() == summary["flown"]
     table, plot = artifacts_of(run.name.removeprefix("run="))
     assert (table.key, table.type) == ("flights-late-by-carrier", "table")
-    assert (plot.key, plot.type) == ("flights-late-by-hour", "image")
-    kind, _, picture = plot.data.partition(",")
-    assert kind == "data:image/png;base64"
-    assert b64decode(picture).startswith(b"\x89PNG")
+    assert (plot.key, plot.type) == ("flights-late-by-hour", "markdown")
+    text, _, picture = plot.data.removesuffix(")").partition(",")
+    assert text == "![Late arrivals by hour](data:image/png;base64"
+    assert b64decode(picture, validate=True).startswith(b"\x89PNG")
 
 
 def artifacts_of(run_id: str) -> list[Artifact]:

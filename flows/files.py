@@ -44,8 +44,8 @@ def weather_files(
 ) -> Manifest:
     """Clean every CSV file below a directory, and average the observations by station and day.
 
-    A bad file does not keep the others from being done. It fails the run at the end: mend or remove the file, retry the
-    run, and only that file is read again.
+    A bad file does not keep the others from being done. It fails the run at the end: mend the file, retry the run, and
+    only that file is read again.
 
     Args:
         source: Where the CSV files are: `s3://bucket/prefix`, or a local directory.

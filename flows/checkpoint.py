@@ -25,7 +25,7 @@ class Checkpoint:
         self._store = get_result_store().model_copy(update={"cache_result_in_memory": False, "metadata_storage": None})
         # Two files in turn: a kill in the middle of a save leaves the one before it untouched.
         self._keys = [f"checkpoints/{flow_run.id}/{name}/{turn}" for turn in (0, 1)]
-        self._number = 0
+        self._number: int | None = None
 
     def load(self) -> Any:
         """What was saved last, or None."""
@@ -35,5 +35,7 @@ class Checkpoint:
 
     def save(self, state: Any) -> None:
         """Save what `load` is to return from now on: anything that can be pickled."""
-        self._number += 1
+        if self._number is None:
+            self.load()  # or an earlier attempt's would count as the newer one
+        self._number = (self._number or 0) + 1
         self._store.write((self._number, state), key=self._keys[self._number % 2])

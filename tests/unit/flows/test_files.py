@@ -170,3 +170,25 @@ def test_a_lost_connection_is_tried_again(prefect_api: None, tmp_path: Path, mon
     monkeypatch.setattr(files, "clean_file", files.clean_file.with_options(retry_delay_seconds=0))
     assert files.weather_files(source=str(tmp_path / "in"), output=str(tmp_path / "out"))["files"] == 1
     assert answers == []
+
+
+def test_a_killed_run_reads_only_what_was_not_done(
+    prefect_api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{day:02d}" for day in range(1, 2 * files.FILES_AT_A_TIME + 1)]
+    deliver(tmp_path / "in", **{name: csv("50", day=int(name)) for name in names})
+    output, results = tmp_path / "out", tmp_path / "results"
+    parameters = {"source": str(tmp_path / "in"), "output": str(output), "seconds_per_file": 1.5}
+    run = Attempts(files.weather_files, parameters, results)
+    with run.started() as engine:
+        # The list of files, and the first of those that are done at a time.
+        wait_until(lambda: engine.poll() is not None or len(list(results.glob("*"))) == 1 + files.FILES_AT_A_TIME)
+    done = {file: file.stat().st_mtime_ns for file in output.rglob("clean/*.parquet")}
+    assert sorted(file.stem for file in done) == names[: files.FILES_AT_A_TIME]
+
+    reads = Mock(side_effect=storage.read)
+    monkeypatch.setattr(storage, "read", reads)
+    assert run.run()["files"] == len(names)
+    again = sorted(Path(call.args[0]).stem for call in reads.call_args_list if call.args[0].endswith(".csv"))
+    assert again == names[files.FILES_AT_A_TIME :]
+    assert {file: file.stat().st_mtime_ns for file in done} == done

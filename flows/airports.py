@@ -5,6 +5,7 @@ interrupted goes on where it was. Prefect knows them by their order and by the p
 calls them in an order that is always the same, and the code is at the same place in every attempt.
 """
 
+import json
 from io import BytesIO
 from typing import Annotated, TypedDict
 
@@ -56,7 +57,7 @@ def compare(summaries: dict[Airport, Summary], target: str) -> Comparison:
     storage.write(target, airports.to_parquet(index=False))
     create_table_artifact(
         key="airports-compared",
-        table={str(column): airports[column].tolist() for column in airports},
+        table=json.loads(airports.to_json(orient="records")),  # rows: given columns, the UI shows an empty table
         description=f"Late arrivals by airport of departure: `{target}`",
     )
     return Comparison(path=target, least_late=airports["origin"].iloc[0])

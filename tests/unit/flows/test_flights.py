@@ -1,3 +1,4 @@
+import json
 import time
 from base64 import b64decode
 from datetime import datetime
@@ -156,6 +157,9 @@ def test_two_months_of_flights(prefect_api: None, tmp_path: Path) -> None:
     assert delays["flights"].sum() == summary["flown"]
     table, plot = artifacts_of(run.name.removeprefix("run="))
     assert (table.key, table.type) == ("flights-late-by-carrier", "table")
+    rows = json.loads(str(table.data))
+    assert list(rows[0]) == ["carrier", "flights", "late", "late_percent"]
+    assert sum(row["flights"] for row in rows) == summary["flown"]
     assert (plot.key, plot.type) == ("flights-late-by-hour", "markdown")
     text, _, picture = plot.data.removesuffix(")").partition(",")
     assert text == "![Late arrivals by hour](data:image/png;base64"

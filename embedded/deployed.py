@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -36,6 +37,16 @@ class DeployedApp:
         self._assembly = aws.directory / "cdk.out"
         self.prefect = SyncPrefectClient(server.api_url, auth_string=server.auth_string)
 
+    @classmethod
+    @contextmanager
+    def undeployed(cls) -> Iterator[Self]:
+        """An embedded AWS, bootstrapped, and a Prefect server whose credential is stored; nothing is deployed."""
+        with EmbeddedAws.start() as aws, PrefectServer.start() as server:
+            app = cls(aws, server)
+            app.store_secret()
+            app.bootstrap()
+            yield app
+
     # Deploying
 
     def store_secret(self) -> None:
@@ -51,6 +62,13 @@ class DeployedApp:
     def deploy(self) -> str:
         """`cdk deploy`, as `make deploy` does it; returns what the CLI printed."""
         return self.cdk("deploy", "--strict").stdout
+
+    def deploy_all(self) -> Self:
+        """Deploy the app and its flows; its worker is online when this returns."""
+        self.deploy()
+        self.wait_for_worker()
+        self.deploy_flows()
+        return self
 
     def destroy(self) -> str:
         """`cdk destroy` of what was deployed last; returns what the CLI printed."""
@@ -163,6 +181,24 @@ class DeployedApp:
             return next((t for t in attempts[number - 1 : number] if t.last_status == "RUNNING"), None)
 
         return wait_for(f"attempt {number} of flow run {run_id} to be running", running, timeout)
+
+    def interrupt_attempt(
+        self, run_id: UUID, number: int, *, when: Callable[[dict[str, int]], bool], notice: bool = True
+    ) -> Task:
+        """Let Spot take the machine of the run's nth ECS task, once the tasks that have finished are as wanted.
+
+        :param when: Called with what `finished` counts, until it agrees.
+        :param notice: Whether the machine goes with notice and SIGTERM, or without a word.
+        :return: The task, stopped.
+        """
+        task = self.wait_for_attempt(run_id, number)
+        wait_for("enough tasks to finish", lambda: when(finished(self.task_runs(run_id))) or None, 90)
+        self.aws.interrupt(task.arn, notice=notice)
+
+        def stopped() -> Task | None:
+            return next((t for t in self.attempts(run_id) if t.arn == task.arn and t.stopped_at), None)
+
+        return wait_for("the interrupted task to stop", stopped, 150)
 
     def describe_task(self, task: Task) -> dict[str, Any]:
         """What ECS says of a task."""

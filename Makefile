@@ -24,7 +24,7 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-all lint format bootstrap synth diff deploy flows destroy bench lock clean
+.PHONY: help demo test test-all ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,10 +33,25 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
 test: lint ## Run checks, unit, policy and integration tests
-	pytest -m "not slow"
+	pytest -m "not slow" --ignore tests/ui
 
-test-all: lint ## Run every test, also the slow ones
+test-all: lint $(CHECKS) browser ## Run every test, also the slow ones
 	pytest
+
+ui: $(INSTALLED) $(CHECKS) browser ## Look at the Prefect UI as a person does, in headless Chromium (CHROMIUM=FILE to choose)
+	pytest tests/ui
+
+screenshots: export SCREENSHOTS := $(CURDIR)/docs/images
+screenshots: ui ## Renew the pictures in docs/images
+
+# Playwright drives the browser that the machine has; it downloads none of its own.
+BROWSER := python tests/ui/ui_browser.py
+
+.PHONY: browser
+browser: $(CHECKS)
+	@if ! $(BROWSER) >/dev/null 2>&1 && test -z "$${CHROMIUM:-}" -a "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  echo "Setting up Chromium …"; apt-get -qq update; apt-get -qq --yes --no-install-recommends install chromium >/dev/null; fi
+	@$(BROWSER) >/dev/null
 
 lint: $(INSTALLED) ## Check style and types
 	ruff check .

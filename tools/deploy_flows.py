@@ -109,6 +109,16 @@ def check_work_pool(name: str, client: SyncPrefectClient) -> None:
         raise FlowDeploymentError(f"cannot reach the Prefect API at {api}: {error or type(error).__name__}") from error
 
 
+def check_file(file: str) -> None:
+    """Check that there is a file of deployments with this name.
+
+    :raises FlowDeploymentError: There is none.
+    """
+    known = sorted(path.name for path in FLOWS.glob("*.yaml"))
+    if file not in known:
+        raise FlowDeploymentError(f"there is no {file} in flows/; use one of {', '.join(known)}")
+
+
 def deploy(
     target: Target,
     variables: Mapping[str, str],
@@ -123,10 +133,6 @@ def deploy(
     :param capture: Return what the CLI printed instead of showing it.
     :raises FlowDeploymentError: The CLI failed.
     """
-    if not (FLOWS / file).is_file():
-        raise FlowDeploymentError(
-            f"there is no {file} in flows/; use one of {', '.join(sorted(path.name for path in FLOWS.glob('*.yaml')))}"
-        )
     result = subprocess.run(
         [str(_CLI), "--no-prompt", "deploy", "--all", "--prefect-file", file],
         cwd=FLOWS,
@@ -150,6 +156,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         config = environment(options.environment)
+        check_file(options.file)
         target = find_target(config, boto3.client("cloudformation", region_name=config.region))
         if get_current_settings().api.url is None:
             raise FlowDeploymentError(

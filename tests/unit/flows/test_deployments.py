@@ -123,6 +123,12 @@ def test_two_environment_variables_are_all_it_needs(file: str) -> None:
     assert {name for name in found if not name.startswith("$")} <= {"push-code.bucket", "push-code.folder"}
 
 
+def test_pulled_code_is_at_the_same_place_in_every_attempt() -> None:
+    first, second = read("prefect.yaml")["pull"]
+    assert first == {"prefect.deployments.steps.set_working_directory": {"directory": "."}}
+    assert list(second) == ["prefect_aws.deployments.steps.pull_from_s3"]
+
+
 def test_baked_code_is_neither_uploaded_nor_downloaded() -> None:
     config = read("prefect-baked.yaml")
     assert config["push"] == []

@@ -173,10 +173,10 @@ def test_a_deployment_that_fails_shows_what_the_cli_said(called: list[Any]) -> N
         deploy_flows.deploy(TARGET, {})
 
 
-def test_a_file_that_is_not_there(called: list[Any]) -> None:
-    with pytest.raises(FlowDeploymentError, match=r"no other\.yaml in flows/; use one of prefect-baked\.yaml, prefect"):
-        deploy_flows.deploy(TARGET, {}, file="other.yaml")
-    assert called == []
+def test_a_file_that_is_not_there_is_said_before_anything_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert deploy_flows.main(["dev", "--file", "other.yaml"]) == 1
+    message = "error: there is no other.yaml in flows/; use one of prefect-baked.yaml, prefect.yaml\n"
+    assert capsys.readouterr().err == message
 
 
 def test_an_unknown_environment_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from embedded import launching
 from embedded.errors import EmbeddedError
-from embedded.images.building import FLOW_DOCKERFILE, build
+from embedded.images.base import FLOW_DOCKERFILE
+from embedded.images.building import build
 
 
 def main(arguments: Sequence[str]) -> int:

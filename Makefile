@@ -24,7 +24,7 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-all ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
+.PHONY: help demo test test-slow test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,10 +33,16 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
 test: lint ## Run checks, unit, policy and integration tests
-	pytest -m "not slow" --ignore tests/ui
+	pytest -m "not slow and not image" --ignore tests/ui
 
-test-all: lint $(CHECKS) browser ## Run every test, also the slow ones
-	pytest
+test-slow: $(INSTALLED) ## Run the tests that take minutes
+	pytest -m "slow and not image" --ignore tests/ui
+
+test-all: test test-slow image ui ## Run every test
+
+image: $(INSTALLED) $(CHECKS) ## Build the flow image, run it and check what is in it
+	@python -m embedded.images build --tag flow-image:checked
+	pytest -m image --ignore tests/ui
 
 ui: $(INSTALLED) $(CHECKS) browser ## Look at the Prefect UI as a person does, in headless Chromium (CHROMIUM=FILE to choose)
 	pytest tests/ui
@@ -98,11 +104,12 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-header --no
 lock: $(VENV) ## Resolve requirements.in, and what the image and the checks need of it, into the locks
 	$(LOCK) requirements.in --output-file requirements.txt
 	$(LOCK) docker/flow/requirements.in --constraint requirements.txt --generate-hashes --output-file docker/flow/requirements.txt
+	$(LOCK) docker/flow/installer.in --constraint requirements.txt --generate-hashes --output-file docker/flow/installer.txt
 	$(LOCK) requirements-checks.in --constraint requirements.txt --output-file requirements-checks.txt
 
 clean: ## Remove everything that set-up and tests made
 	@if [ -d .embedded ] && [ -x .venv/bin/python ]; then .venv/bin/python -m embedded down; fi
-	rm -rf .venv node_modules cdk.out .embedded .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv node_modules cdk.out .embedded .images .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV): requirements.txt pyproject.toml

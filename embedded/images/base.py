@@ -1,5 +1,6 @@
 """What images are built on: the base that the Dockerfile pins, or, where no registry is reached, one made here."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -14,11 +15,19 @@ FLOW_DOCKERFILE = launching.ROOT / "docker" / "flow" / "Dockerfile"
 REGISTRY = "https://registry-1.docker.io"
 
 SUITE = "bookworm"  # the Debian of the pinned base
-LOCAL_BASE = f"localhost/flow-base:{SUITE}"
-_MIRROR = "http://deb.debian.org/debian"
 # What the official Python image has besides Python. python3-venv brings the pip that installs uv.
 _PACKAGES = ("ca-certificates", "netbase", "python3", "python3-venv", "tzdata")
 _UNNEEDED = ("doc", "info", "linda", "lintian", "locale", "man")
+_RECIPE = (
+    "--variant=minbase",
+    f"--include={','.join(_PACKAGES)}",
+    *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _UNNEEDED),
+    # mmdebstrap keeps its options in the result; they are this machine's. So are the names.
+    '--customize-hook=rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap" "$1/etc/hostname" "$1/etc/resolv.conf"',
+    SUITE,
+)
+#: Another recipe is another base.
+LOCAL_BASE = f"localhost/flow-base:{SUITE}-{hashlib.sha256(repr(_RECIPE).encode()).hexdigest()[:12]}"
 
 
 def base_image() -> str:
@@ -64,21 +73,9 @@ def make_local_base() -> None:
     tools.ensure(tools.BOOTSTRAPPING)
     archive = podman.directory() / "base.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        "mmdebstrap",
-        "--variant=minbase",
-        f"--include={','.join(_PACKAGES)}",
-        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _UNNEEDED),
-        *(f"--aptopt={line.rstrip(';')}" for line in machine.apt_settings()),
-        # mmdebstrap keeps its options in the result; they are this machine's.
-        '--customize-hook=rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
-        '--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"',
-        SUITE,
-        str(archive),
-        f"deb {_MIRROR} {SUITE} main",
-        f"deb {_MIRROR} {SUITE}-updates main",
-        f"deb {_MIRROR}-security {SUITE}-security main",
-    ]
+    settings = [f"--aptopt={line.rstrip(';')}" for line in machine.apt_settings()]
+    # Without a mirror, mmdebstrap takes Debian's own, with updates and security.
+    command = ["mmdebstrap", *settings, *_RECIPE, str(archive)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise EmbeddedError(

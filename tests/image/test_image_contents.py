@@ -175,9 +175,8 @@ def layer_files(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 def own_secrets(image: str) -> list[bytes]:
     """What of this machine must not be in the image: its paths, proxies, indexes and its own authorities."""
-    urls = {
-        value for name, value in os.environ.items() if re.search(r"(proxy|index|links)(_url)?$", name, re.IGNORECASE)
-    } - {"https://pypi.org/simple"}
+    settings = {v for name, v in os.environ.items() if re.search(r"(proxy|index|links)(_url)?$", name, re.IGNORECASE)}
+    urls = {value for value in settings if "//pypi." not in value}  # pip names the public one itself
     packages = "/opt/venv/lib/python3*/site-packages"
     public = f"cat /etc/ssl/certs/ca-certificates.crt {packages}/certifi/cacert.pem {packages}/botocore/cacert.pem"
     theirs = run(image, "sh", "-c", public).stdout

@@ -79,6 +79,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-header --no
 lock: $(VENV) ## Resolve requirements.in, and what the image and the checks need of it, into the locks
 	$(LOCK) requirements.in --output-file requirements.txt
 	$(LOCK) docker/flow/requirements.in --constraint requirements.txt --generate-hashes --output-file docker/flow/requirements.txt
+	$(LOCK) docker/flow/installer.in --constraint requirements.txt --generate-hashes --output-file docker/flow/installer.txt
 	$(LOCK) requirements-checks.in --constraint requirements.txt --output-file requirements-checks.txt
 
 clean: ## Remove everything that set-up and tests made

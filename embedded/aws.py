@@ -140,7 +140,7 @@ class EmbeddedAws:
     @property
     def runtime(self) -> str:
         """``process`` or ``podman``."""
-        return self._state.settings["runtime"]
+        return self._state.settings.get("runtime", runtimes.PROCESS)
 
     @property
     def log(self) -> Path:

@@ -5,6 +5,6 @@
 """
 
 from embedded.images.building import FLOW_DOCKERFILE, build
-from embedded.images.podman import environment, podman_command
+from embedded.images.podman import directory, environment, podman_command
 
-__all__ = ["FLOW_DOCKERFILE", "build", "environment", "podman_command"]
+__all__ = ["FLOW_DOCKERFILE", "build", "directory", "environment", "podman_command"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from embedded import launching
 from embedded.images import docker
 
 NAME = "000000000000.dkr.ecr.us-east-1.amazonaws.com/cdk-assets:0123"
@@ -90,5 +91,8 @@ def test_push_to_elsewhere_is_refused(name: str, calls: list[Any], capsys: pytes
 
 
 def test_the_program_can_be_started() -> None:
-    done = subprocess.run([docker.CDK_DOCKER, "--help"], capture_output=True, text=True, check=True, cwd="/")
+    path = f"{launching.VENV_BIN}:/usr/bin:/bin"
+    done = subprocess.run(
+        [docker.CDK_DOCKER, "--help"], env={"PATH": path}, capture_output=True, text=True, check=True, cwd="/"
+    )
     assert "as far as the CDK CLI calls it" in done.stdout

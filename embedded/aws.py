@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -83,6 +84,7 @@ class EmbeddedAws:
         self._process = process
         self._ephemeral = ephemeral
         self._clients: dict[str, Any] = {}
+        self._reaper = _reaper_of(directory)
 
     @classmethod
     def start(
@@ -231,10 +233,10 @@ class EmbeddedAws:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _wait_for_reaper(self) -> None:
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            reaper = psutil.Process(int((self.directory / REAPER_FILE).read_text()))
-            if "reaper.py" in " ".join(reaper.cmdline()):
-                reaper.wait(30)  # for hangs only: it takes a moment, longer on a busy machine
+        deadline = time.monotonic() + 60  # for hangs only: it takes a moment, longer on a busy machine
+        with contextlib.suppress(psutil.Error):
+            while self._reaper and self._reaper.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                time.sleep(0.02)
 
     def __enter__(self) -> Self:
         return self
@@ -243,6 +245,15 @@ class EmbeddedAws:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _reaper_of(directory: Path) -> psutil.Process | None:
+    """The reaper of the emulator in this directory; looked up while both are there."""
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        process = psutil.Process(int((directory / REAPER_FILE).read_text()))
+        if "reaper.py" in " ".join(process.cmdline()):
+            return process
+    return None
 
 
 def _endpoint(port: int) -> str:

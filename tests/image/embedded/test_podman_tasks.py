@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from typing import Any
 
 import psutil
@@ -167,14 +166,12 @@ def test_stopping_asks_first_and_then_insists(lab: Lab) -> None:
     deaf = lab.run(lab.define(f"trap '' TERM; echo ready; {LOOP}", stopTimeout=2))
     # Without an init program the shell is PID 1, and the kernel gives it no signal that it does not handle.
     alone = lab.run(lab.define("", entryPoint=["sh", "-c"], command=[f"echo ready; {LOOP}"], stopTimeout=2))
-    began = {}
     for arn in (polite, plain, deaf, alone):
         lab.wait_for_line(arn, "ready")
-        began[arn] = time.monotonic()
         lab.client("ecs").stop_task(cluster=CLUSTER, task=arn, reason="enough")
     codes = {arn: lab.wait(arn, "STOPPED").exit_codes["main"] for arn in (polite, plain, deaf, alone)}
     assert codes == {polite: 5, plain: 143, deaf: 137, alone: 137}
-    assert lab.logs(polite) == ["ready", "bye"]
+    assert lab.logs(polite)[-1] == "bye"
     assert lab.task(deaf).stopped_reason == "enough"
     described = lab.describe(deaf)
     assert (described["stoppedAt"] - described["stoppingAt"]).total_seconds() >= 2

@@ -12,6 +12,7 @@ from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_api_url,
     check_cloud_id,
+    check_image_reference,
     check_lazarus_settings,
     check_parameter_name,
     check_work_pool_settings,
@@ -21,6 +22,9 @@ from cdk_prefect_ecs.settings import (
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _ACCOUNT = re.compile(r"\d{12}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+
+#: Images that are built from docker/flow when an environment is deployed: the stage of the Dockerfile.
+BUILT_IMAGES = {"build": "default", "build-with-flows": "baked"}
 
 #: What the environments ship with until somebody puts in their own.
 PLACEHOLDER_ID = "00000000-0000-0000-0000-000000000000"
@@ -102,6 +106,9 @@ class EnvironmentConfig:
 
     :param name: Short name, as in ``-c env=NAME``; lower-case letters and digits.
     :param region: AWS region.
+    :param image: Image of worker and flow runs. None: the official one, pinned, which needs no builder. ``"build"``:
+        docker/flow, built and published at deploy. ``"build-with-flows"``: the same with flows/ in it. Else a pinned
+        reference of an image that can be pulled without credentials.
     :param zone_count: Zones of the VPC. Spot capacity is per zone, so more are better; a few regions have only 2.
     :param account: AWS account id. None: the account of the credentials that deploy, so a slip of the profile deploys
         there; pin it for production.
@@ -121,6 +128,7 @@ class EnvironmentConfig:
     pool: PoolConfig
     worker: WorkerConfig = WorkerConfig()
     account: str | None = None
+    image: str | None = None
     zone_count: int = 3
     keep_data: bool = True
     termination_protection: bool = False
@@ -141,6 +149,13 @@ class EnvironmentConfig:
             raise ValueError(
                 f"environment {self.name}: account {self.account!r} must be the 12 digits of an AWS account, or None"
             )
+        if self.image is not None and self.image not in BUILT_IMAGES:
+            try:
+                check_image_reference(self.image)
+            except ValueError as error:
+                raise ValueError(
+                    f"environment {self.name}: {error}; or use {', '.join(map(repr, BUILT_IMAGES))} or None"
+                ) from error
         if not 1 <= self.zone_count <= MAX_ZONES:
             raise ValueError(f"environment {self.name}: zone_count must be 1 to {MAX_ZONES}; got {self.zone_count}")
         if self.log_retention_days not in LOG_RETENTION_DAYS:

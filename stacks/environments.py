@@ -48,6 +48,7 @@ def _staging(_: str | None) -> EnvironmentConfig:
             api_key_parameter="/prefect/staging/api-key",
         ),
         pool=PoolConfig(name="etl-staging"),
+        image="build",
         tags={"Project": "prefect", "Environment": "staging"},
     )
 
@@ -63,6 +64,7 @@ def _prod(_: str | None) -> EnvironmentConfig:
         ),
         pool=PoolConfig(name="etl", concurrency_limit=100),
         worker=WorkerConfig(count=2, cpu=1024, memory_mib=2048),
+        image="build",
         termination_protection=True,
         log_retention_days=90,
         flow_logs=True,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
-from cdk_prefect_ecs import FlowCluster, PrefectApi, PrefectExecutionLayer
-from stacks.config import CloudApi, EnvironmentConfig, SelfHostedApi
+from cdk_prefect_ecs import FlowCluster, FlowImage, PrefectApi, PrefectExecutionLayer
+from stacks.config import BUILT_IMAGES, CloudApi, EnvironmentConfig, SelfHostedApi
 from stacks.foundation import FoundationStack
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+#: The VOLUMEs of docker/flow/Dockerfile.
+WRITABLE_PATHS: Final = ("/home/prefect", "/tmp")  # noqa: S108 - in the container
 
 
 class ExecutionStack(cdk.Stack):
@@ -43,6 +48,7 @@ class ExecutionStack(cdk.Stack):
             cluster=self.cluster,
             storage=foundation.storage,
             log_group=foundation.log_group,
+            image=flow_image(self, config.image),
             spot_policy=config.pool.spot_policy,
             flow_cpu=config.pool.cpu,
             flow_memory_mib=config.pool.memory_mib,
@@ -88,6 +94,22 @@ class ExecutionStack(cdk.Stack):
             value=self.layer.flow_role.role_arn,
             description="Role of flow runs: what your flows may use is granted to it",
         )
+
+
+def flow_image(scope: Construct, image: str | None) -> FlowImage:
+    """The library's view of a configured image."""
+    if image is None:
+        return FlowImage.default()
+    if image not in BUILT_IMAGES:
+        return FlowImage.from_registry(image)
+    return FlowImage.from_asset(
+        scope,
+        "FlowImage",
+        directory=str(ROOT),
+        file="docker/flow/Dockerfile",
+        target=BUILT_IMAGES[image],
+        writable_paths=WRITABLE_PATHS,
+    )
 
 
 def prefect_api(api: CloudApi | SelfHostedApi) -> PrefectApi:

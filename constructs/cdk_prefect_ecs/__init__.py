@@ -5,7 +5,7 @@ from cdk_prefect_ecs.capacity import CapacityWeight, SpotPolicy
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.execution_layer import PrefectExecutionLayer
-from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.image import FlowImage, FlowRepository
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
@@ -20,6 +20,7 @@ __all__ = [
     "FlowCluster",
     "FlowImage",
     "FlowNetwork",
+    "FlowRepository",
     "FlowRole",
     "FlowStorage",
     "Lazarus",

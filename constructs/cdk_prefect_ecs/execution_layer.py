@@ -147,9 +147,10 @@ class PrefectExecutionLayer(Construct):
         check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
         providers = cluster.capacity_providers if cluster else (FARGATE, FARGATE_SPOT)
         flow_run_strategy(spot_policy or default_spot_policy(providers), providers)
+        image = image or FlowImage.default()
+        image.check_runs_on(cpu_architecture)
         super().__init__(scope, construct_id)
 
-        image = image or FlowImage.default()
         self.network = network or FlowNetwork(self, "Network")
         self.cluster = cluster or FlowCluster(self, "Cluster", vpc=self.network.vpc)
         self.storage = storage or FlowStorage(self, "Storage")

@@ -52,6 +52,9 @@ class JobTemplate:
     api_secret_variable: str | None = None
     api_secret_arn: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    registry_secret_arn: str | None = None
+    writable_volumes: Mapping[str, str] = field(default_factory=dict)
+    """Name and path of each; the root is read-only when there are any."""
 
     def render(self) -> dict[str, Any]:
         """The template as Prefect's API takes it."""
@@ -160,6 +163,24 @@ class JobTemplate:
             return {}
         return {keys[self.api_secret_variable]: self.api_secret_arn}
 
+    def _registry_credentials(self) -> dict[str, Any]:
+        if self.registry_secret_arn is None:
+            return {}
+        return {"repositoryCredentials": {"credentialsParameter": self.registry_secret_arn}}
+
+    def _read_only_root(self) -> dict[str, Any]:
+        """A read-only root and volumes where the image writes, in the words in which ECS describes them: prefect-aws
+        must find them equal, or every run would register a revision."""
+        if not self.writable_volumes:
+            return {}
+        return {
+            "readonlyRootFilesystem": True,
+            "mountPoints": [
+                {"sourceVolume": name, "containerPath": path, "readOnly": False}
+                for name, path in self.writable_volumes.items()
+            ],
+        }
+
     def _job_configuration(self) -> dict[str, Any]:
         placement: dict[str, Any] = {"launchType": "FARGATE"}
         if self.capacity_providers:
@@ -211,8 +232,11 @@ class JobTemplate:
                         "image": "{{ image }}",
                         "essential": True,
                         "stopTimeout": MAX_STOP_TIMEOUT_SECONDS,
+                        **self._registry_credentials(),
+                        **self._read_only_root(),
                     }
                 ],
+                **({"volumes": [{"name": name} for name in self.writable_volumes]} if self.writable_volumes else {}),
             },
             "task_run_request": {
                 **placement,

@@ -31,7 +31,8 @@ class ExecutionRole(iam.Role):
 
     :param log_group: Log group of the tasks.
     :param api: The Prefect API whose secret is injected into the tasks.
-    :param image: Image of the tasks; pulling is granted when it is in a private ECR repository.
+    :param image: Image of the tasks; pulling is granted when it is in a private ECR repository, and reading its
+        credentials when it is in another private registry.
     """
 
     def __init__(

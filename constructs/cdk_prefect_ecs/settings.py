@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,7 +34,7 @@ def check_work_pool_settings(
     """
     check_work_pool_name(work_pool_name)
     check_fargate_size(cpu, memory_mib)
-    _check_cpu_architecture(cpu_architecture)
+    check_cpu_architecture(cpu_architecture)
     if concurrency_limit is not None and concurrency_limit < 0:
         raise ValueError(f"concurrency_limit must be 0 or more; got {concurrency_limit}. Leave it out for no limit")
     _check_environment(environment)
@@ -52,7 +53,7 @@ def check_worker_settings(
     :raises ValueError: As :class:`~cdk_prefect_ecs.WorkerService` documents.
     """
     check_fargate_size(cpu, memory_mib)
-    _check_cpu_architecture(cpu_architecture)
+    check_cpu_architecture(cpu_architecture)
     if desired_count < 0:
         raise ValueError(f"the number of workers must be 0 or more; got {desired_count}")
     if poll_seconds < 1:
@@ -108,9 +109,43 @@ def check_api_url(url: str) -> None:
         )
 
 
-def _check_cpu_architecture(cpu_architecture: str) -> None:
+def check_cpu_architecture(cpu_architecture: str) -> None:
+    """Check the name of an architecture.
+
+    :raises ValueError: Not one that Fargate offers.
+    """
     if cpu_architecture not in CPU_ARCHITECTURES:
         raise ValueError(f"cpu_architecture must be {' or '.join(CPU_ARCHITECTURES)}; got {cpu_architecture!r}")
+
+
+def check_image_reference(reference: str) -> None:
+    """Check that a reference pins an image.
+
+    :raises ValueError: As :meth:`~cdk_prefect_ecs.FlowImage.from_registry` documents.
+    """
+    name, _, digest = reference.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    if not reference or (not tag and not digest) or (tag == "latest" and not digest):
+        raise ValueError(
+            f"image {reference!r} is not pinned; add a tag other than latest, or a digest, "
+            "such as ghcr.io/acme/flows:1.4.2"
+        )
+
+
+def check_writable_paths(paths: Sequence[str]) -> None:
+    """Check the paths that an image writes to.
+
+    :raises ValueError: None at all, a path that is not absolute or is the root, or one inside another.
+    """
+    if isinstance(paths, str) or not paths:
+        raise ValueError(f"writable_paths must name at least one path, such as ['/tmp']; got {paths!r}")
+    for path in paths:
+        if not re.fullmatch(r"(/[^/:]+)+", path) or ".." in path.split("/"):
+            raise ValueError(f"writable path {path!r} must be an absolute path below /, such as /tmp")
+    for path in paths:
+        around = [other for other in paths if PurePosixPath(path).is_relative_to(other)]
+        if len(around) > 1:
+            raise ValueError(f"writable paths {' and '.join(sorted(around))} overlap; leave out the inner one")
 
 
 def _check_environment(environment: Mapping[str, str] | None) -> None:

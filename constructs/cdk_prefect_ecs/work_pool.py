@@ -44,8 +44,8 @@ class WorkPool(Construct):
     :param log_group: Log group of the flow runs; streams begin with ``flow-run/``.
     :param execution_role: Role with which the ECS agent starts flow runs.
     :param flow_role: Role of the flow runs.
-    :param image: Image of the flow runs; a deployment or run may set another. Default: the official image with the
-        tested Prefect version.
+    :param image: Image of the flow runs; a deployment or run may set another, which then writes only where this one
+        does. Default: the official image with the tested Prefect version.
     :param spot_policy: How flow runs use Spot. Default: Spot with fallback; on-demand in a cluster without Spot.
     :param cpu: CPU units of a flow run; a deployment or run may set others. Default: 1024.
     :param memory_mib: Memory of a flow run in MiB, likewise. Default: 2048.
@@ -57,7 +57,7 @@ class WorkPool(Construct):
     :param delete_with_deployments: Delete the pool with the stack even if deployments still use it; they then have no
         pool. Default: False, such a pool is left.
     :raises ValueError: A name that Prefect refuses, a size that Fargate does not offer, a Spot policy that the cluster
-        cannot serve, a concurrency limit below 0.
+        cannot serve, a concurrency limit below 0, an image that is built for another architecture.
     """
 
     work_pool_name: str
@@ -97,6 +97,8 @@ class WorkPool(Construct):
         check_work_pool_settings(work_pool_name, cpu, memory_mib, cpu_architecture, concurrency_limit, environment)
         spot_policy = spot_policy or default_spot_policy(cluster.capacity_providers)
         strategy = flow_run_strategy(spot_policy, cluster.capacity_providers)
+        image = image or FlowImage.default()
+        image.check_runs_on(cpu_architecture)
         shared = WorkPoolSync.find(scope, api)
         if shared is not None and work_pool_name in shared.work_pool_names:
             raise ValueError(
@@ -119,7 +121,7 @@ class WorkPool(Construct):
         result_block = block_name(work_pool_name)
         self.job_template = JobTemplate(
             family=self.family,
-            image=(image or FlowImage.default()).reference,
+            image=image.reference,
             cpu=cpu,
             memory_mib=memory_mib,
             cpu_architecture=cpu_architecture,
@@ -138,6 +140,8 @@ class WorkPool(Construct):
             api_secret_variable=api.secret_variable if api.secret else None,
             api_secret_arn=api.secret.value_from(self) if api.secret else None,
             environment=environment or {},
+            registry_secret_arn=image.credentials.secret_arn if image.credentials else None,
+            writable_volumes=image.writable_volumes,
         ).render()
 
         sync = WorkPoolSync.of(self, api)

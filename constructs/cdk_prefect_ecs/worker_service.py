@@ -51,9 +51,10 @@ class WorkerService(Construct):
         Default: 1.
     :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param enable_execute_command: Allow ``aws ecs execute-command`` into the worker; grants its role the four
-        ``ssmmessages`` actions. Default: False.
+        ``ssmmessages`` actions, and keeps the container's root writable, which its agent needs. Default: False.
     :param environment: More environment variables of the worker; no secrets. Default: none.
-    :raises ValueError: A size that Fargate does not offer, ``desired_count`` below 0, ``poll_interval`` below a second.
+    :raises ValueError: A size that Fargate does not offer, ``desired_count`` below 0, ``poll_interval`` below a second, an
+        image that is built for another architecture.
     """
 
     service: ecs.FargateService
@@ -88,9 +89,10 @@ class WorkerService(Construct):
         check_worker_settings(
             cpu, memory_mib, cpu_architecture, desired_count, poll_interval.to_seconds(integral=False), environment
         )
+        image = image or FlowImage.default()
+        image.check_runs_on(cpu_architecture)
         super().__init__(scope, construct_id)
 
-        image = image or FlowImage.default()
         self._role = worker_role
         self.task_definition = ecs.FargateTaskDefinition(
             self,
@@ -106,7 +108,9 @@ class WorkerService(Construct):
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
         )
-        self.task_definition.add_container(
+        # The agent of ECS Exec writes into the container's root.
+        read_only = image.writable_paths is not None and not enable_execute_command
+        container = self.task_definition.add_container(
             "worker",
             image=image.container_image(),
             command=[
@@ -136,7 +140,12 @@ class WorkerService(Construct):
                 start_period=cdk.Duration.seconds(60),
             ),
             stop_timeout=cdk.Duration.seconds(30),
+            readonly_root_filesystem=True if read_only else None,
         )
+        if read_only:
+            for name, path in image.writable_volumes.items():
+                self.task_definition.add_volume(name=name)
+                container.add_mount_points(ecs.MountPoint(source_volume=name, container_path=path, read_only=False))
         self.security_group = ec2.SecurityGroup(
             self, "SecurityGroup", vpc=network.vpc, description="Prefect worker: no ingress"
         )

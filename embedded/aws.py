@@ -140,6 +140,11 @@ class EmbeddedAws:
         return self._state.pid
 
     @property
+    def mark(self) -> str:
+        """What tells this instance's processes and containers from those of others."""
+        return self._state.mark
+
+    @property
     def runtime(self) -> str:
         """``process`` or ``podman``."""
         return self._state.settings.get("runtime", runtimes.PROCESS)

@@ -7,6 +7,8 @@ from embedded.errors import EmbeddedError
 
 VARIABLE = "EMBEDDED_RUNTIME"
 PROCESS, PODMAN = "process", "podman"
+INSTANCE_LABEL, TASK_LABEL = "embedded.instance", "embedded.task"
+"""What podman's containers and volumes carry: the mark of their embedded AWS, and the id of their task."""
 _PROGRAMS = ("podman", "crun", "conmon")
 """What running containers takes; the Debian packages have the same names."""
 

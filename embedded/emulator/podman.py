@@ -23,11 +23,10 @@ from embedded.emulator.cgroups import OutOfMemoryWatch
 from embedded.emulator.inner import Json
 from embedded.emulator.processes import Reaper, pump
 from embedded.emulator.runtime import CannotPullContainerError, CannotStartContainerError, ContainerSpec
+from embedded.runtimes import INSTANCE_LABEL, TASK_LABEL
 
 logger = logging.getLogger("embedded.podman")
 
-INSTANCE_LABEL = "embedded.instance"
-TASK_LABEL = "embedded.task"
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 _PROBE_MARK = "EMBEDDED_HEALTH_CHECK"
 _KILLED = 137

@@ -10,8 +10,8 @@ import pytest
 from embedded_lab import Lab, gone, wait_until
 
 from embedded import EmbeddedAws
-from embedded.emulator.podman import INSTANCE_LABEL, Podman
 from embedded.launching import ROOT
+from embedded.task_containers import left_of
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 
@@ -22,14 +22,14 @@ sys.path[:0] = [{here!r}, {root!r}, {lab!r}]
 from embedded import EmbeddedAws
 from test_podman_shutdown import deaf_task
 aws = EmbeddedAws.start(runtime="podman")
-task, mark = deaf_task(aws, {image!r})
-print(aws.directory, aws.pid, task, mark, flush=True)
+task = deaf_task(aws, {image!r})
+print(aws.directory, aws.pid, task, flush=True)
 sys.stdin.read()
 """
 
 
-def deaf_task(aws: EmbeddedAws, image: str) -> tuple[int, str]:
-    """The first process of a task with a volume that ignores SIGTERM, and the mark of the instance."""
+def deaf_task(aws: EmbeddedAws, image: str) -> int:
+    """The first process of a task with a volume that ignores SIGTERM."""
     lab = Lab(aws, image=image)
     definition = lab.define(
         "trap '' TERM; echo ready; while :; do sleep 0.05; done",
@@ -40,39 +40,25 @@ def deaf_task(aws: EmbeddedAws, image: str) -> tuple[int, str]:
     lab.wait_for_line(arn, "ready")
     pid = lab.task(arn).pid
     assert pid is not None
-    (name,) = [
-        name
-        for name in Podman()("ps", "--format={{.Names}}").split()
-        if name.endswith(f"-{arn.rsplit('/', 1)[-1]}-main")
-    ]
-    return pid, name.partition("-")[0]
-
-
-def left(mark: str) -> list[str]:
-    mine = f"--filter=label={INSTANCE_LABEL}={mark}"
-    podman = Podman()
-    return [
-        *podman("ps", "--all", "--format={{.Names}}", mine).split(),
-        *podman("volume", "ls", "--quiet", mine).split(),
-    ]
+    assert len(left_of(aws)) == 2
+    return pid
 
 
 def test_stop_leaves_nothing(task_image: str) -> None:
     aws = EmbeddedAws.start(runtime="podman")
-    task, mark = deaf_task(aws, task_image)
-    assert len(left(mark)) == 2
+    task = deaf_task(aws, task_image)
     aws.stop()
     assert gone(aws.pid, task)
-    assert left(mark) == []
+    assert left_of(aws) == []
     assert not aws.directory.exists()
 
 
 def test_nothing_is_left_after_the_emulator_was_killed(task_image: str) -> None:
     aws = EmbeddedAws.start(runtime="podman")
-    task, mark = deaf_task(aws, task_image)
+    task = deaf_task(aws, task_image)
     psutil.Process(aws.pid).kill()
     wait_until(lambda: gone(task), "the container's process to end", 60)
-    wait_until(lambda: left(mark) == [], "the container and its volume to be removed", 60)
+    wait_until(lambda: left_of(aws) == [], "the container and its volume to be removed", 60)
     aws.stop()
     assert not aws.directory.exists()
 
@@ -83,9 +69,10 @@ def test_nothing_is_left_after_its_owner_was_killed(task_image: str) -> None:
     script = OWNER.format(here=str(here), root=str(ROOT), lab=str(lab), image=task_image)
     owner = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
-    directory, emulator, task, mark = owner.stdout.readline().split()
+    directory, emulator, task = owner.stdout.readline().split()
+    aws = EmbeddedAws.attach(Path(directory))
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     wait_until(lambda: gone(int(emulator), int(task)), "the emulator and its task to end", 60)
     wait_until(lambda: not Path(directory).exists(), "the directory to be removed", 60)
-    assert left(mark) == []
+    assert left_of(aws) == []

@@ -8,8 +8,9 @@ import psutil
 import pytest
 from embedded_lab import CLUSTER, ON_DEMAND, Lab, gone, wait_until
 
-from embedded.emulator.podman import TASK_LABEL, Podman
+from embedded.emulator.podman import Podman
 from embedded.images import docker
+from embedded.runtimes import TASK_LABEL
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 

@@ -7,6 +7,7 @@ import json
 import aws_cdk as cdk
 from constructs import Construct, IConstruct
 
+from stacks.config import BUILT_IMAGES
 from stacks.stage import PrefectStage
 
 
@@ -27,6 +28,12 @@ def acknowledge(stage: PrefectStage) -> None:
             "security groups have no ingress.",
         )
 
+    if stage.config.image in BUILT_IMAGES:
+        _acknowledge(
+            layer.execution_role.node.find_child("DefaultPolicy"),
+            "IAM5[Resource::*]",
+            "ecr:GetAuthorizationToken supports no resource; pulling is granted for the one repository.",
+        )
     cluster = _logical_id(stage.execution.cluster.cluster)
     worker_policy = layer.worker_role.node.find_child("DefaultPolicy")
     _acknowledge(

@@ -53,8 +53,8 @@ class WorkerService(Construct):
     :param enable_execute_command: Allow ``aws ecs execute-command`` into the worker; grants its role the four
         ``ssmmessages`` actions, and keeps the container's root writable, which its agent needs. Default: False.
     :param environment: More environment variables of the worker; no secrets. Default: none.
-    :raises ValueError: A size that Fargate does not offer, ``desired_count`` below 0, ``poll_interval`` below a second, an
-        image that is built for another architecture.
+    :raises ValueError: A size that Fargate does not offer, ``desired_count`` below 0, ``poll_interval`` below a second,
+        an image that is built for another architecture.
     """
 
     service: ecs.FargateService

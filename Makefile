@@ -23,7 +23,7 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-all lint format bootstrap synth diff deploy destroy bench lock clean
+.PHONY: help demo test test-all image lint format bootstrap synth diff deploy destroy bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +32,14 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
 test: lint ## Run checks, unit, policy and integration tests
-	pytest -m "not slow"
+	pytest -m "not slow and not image"
 
-test-all: lint ## Run every test, also the slow ones
+test-all: lint $(CHECKS) ## Run every test, also the slow ones
 	pytest
+
+image: $(INSTALLED) $(CHECKS) ## Build the flow image, run it and check what is in it
+	@python -m embedded.images build --tag flow-image:checked
+	pytest -m image tests/image
 
 lint: $(INSTALLED) ## Check style and types
 	ruff check .
@@ -84,7 +88,7 @@ lock: $(VENV) ## Resolve requirements.in, and what the image and the checks need
 
 clean: ## Remove everything that set-up and tests made
 	@if [ -d .embedded ] && [ -x .venv/bin/python ]; then .venv/bin/python -m embedded down; fi
-	rm -rf .venv node_modules cdk.out .embedded .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv node_modules cdk.out .embedded .images .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV): requirements.txt pyproject.toml

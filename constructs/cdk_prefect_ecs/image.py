@@ -244,7 +244,7 @@ class FlowRepository(ecr.Repository):
                 )
             ],
             removal_policy=removal_policy,
-            empty_on_delete=auto_delete_images,
+            empty_on_delete=auto_delete_images or None,
         )
 
 

@@ -23,7 +23,7 @@ from cdk_prefect_ecs.work_pool import WorkPool
 
 # Python, because not every image has curl. The port is the worker's own setting, 8080 unless the environment says
 # otherwise. Answers 503 when the worker has not polled for a while.
-_HEALTH_CHECK: Final = (
+HEALTH_CHECK: Final = (
     "import os, urllib.request as r; "
     "r.urlopen('http://127.0.0.1:' + os.environ.get('PREFECT_WORKER_WEBSERVER_PORT', '8080') + '/health', timeout=4)"
 )
@@ -133,7 +133,7 @@ class WorkerService(Construct):
             secrets=api.ecs_secrets(self),
             logging=ecs.LogDrivers.aws_logs(stream_prefix="worker", log_group=log_group),
             health_check=ecs.HealthCheck(
-                command=["CMD", "python", "-c", _HEALTH_CHECK],
+                command=["CMD", "python", "-c", HEALTH_CHECK],
                 interval=cdk.Duration.seconds(15),
                 timeout=cdk.Duration.seconds(5),
                 retries=3,

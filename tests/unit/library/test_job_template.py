@@ -367,6 +367,26 @@ def test_the_worker_recognises_what_it_registered(template: dict[str, Any], defi
     assert not worker()._task_definitions_equal(again, described(definition), log)
 
 
+def test_the_worker_recognises_a_read_only_root_and_a_private_registry() -> None:
+    template = rendered(
+        writable_volumes={"writable-1": "/home/prefect", "writable-2": "/tmp"},  # noqa: S108 - in the container
+        registry_secret_arn="arn:aws:secretsmanager:eu-west-9:123456789012:secret:registry-AbCdEf",
+    )
+    registered, _ = requests(configured(template))
+    container = registered["containerDefinitions"][0]
+    assert container["readonlyRootFilesystem"] is True
+    assert [point["containerPath"] for point in container["mountPoints"]] == ["/home/prefect", "/tmp"]  # noqa: S108
+    assert container["repositoryCredentials"]["credentialsParameter"].endswith(":secret:registry-AbCdEf")
+    answer = described(registered)
+    # What ECS fills in for a volume that only has a name.
+    answer["volumes"] = [{**volume, "host": {}} for volume in answer["volumes"]]
+    again, _ = requests(configured(template))
+    log = logging.getLogger(__name__)
+    assert worker()._task_definitions_equal(again, answer, log)
+    again["containerDefinitions"][0]["readonlyRootFilesystem"] = False
+    assert not worker()._task_definitions_equal(again, answer, log)
+
+
 def test_the_worker_registers_once_for_two_deployments(template: dict[str, Any], definition: dict[str, Any]) -> None:
     client = boto3.client("ecs", region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x")
     with Stubber(client) as stub:

@@ -18,7 +18,7 @@ LONG = 240.0
 
 
 @pytest.fixture(scope="module")
-def app(task_image: str) -> Iterator[DeployedApp]:
+def app(image: str) -> Iterator[DeployedApp]:
     """The app, deployed with its own image; its worker is online and its flows are deployed."""
     with EmbeddedAws.start(runtime="podman") as aws, PrefectServer.start() as server:
         app = DeployedApp(aws, server)

@@ -44,18 +44,18 @@ def deaf_task(aws: EmbeddedAws, image: str) -> int:
     return pid
 
 
-def test_stop_leaves_nothing(task_image: str) -> None:
+def test_stop_leaves_nothing(image: str) -> None:
     aws = EmbeddedAws.start(runtime="podman")
-    task = deaf_task(aws, task_image)
+    task = deaf_task(aws, image)
     aws.stop()
     assert gone(aws.pid, task)
     assert left_of(aws) == []
     assert not aws.directory.exists()
 
 
-def test_nothing_is_left_after_the_emulator_was_killed(task_image: str) -> None:
+def test_nothing_is_left_after_the_emulator_was_killed(image: str) -> None:
     aws = EmbeddedAws.start(runtime="podman")
-    task = deaf_task(aws, task_image)
+    task = deaf_task(aws, image)
     psutil.Process(aws.pid).kill()
     wait_until(lambda: gone(task), "the container's process to end", 60)
     wait_until(lambda: left_of(aws) == [], "the container and its volume to be removed", 60)
@@ -63,10 +63,10 @@ def test_nothing_is_left_after_the_emulator_was_killed(task_image: str) -> None:
     assert not aws.directory.exists()
 
 
-def test_nothing_is_left_after_its_owner_was_killed(task_image: str) -> None:
+def test_nothing_is_left_after_its_owner_was_killed(image: str) -> None:
     here = Path(__file__).parent
     lab = ROOT / "tests" / "integration" / "embedded"
-    script = OWNER.format(here=str(here), root=str(ROOT), lab=str(lab), image=task_image)
+    script = OWNER.format(here=str(here), root=str(ROOT), lab=str(lab), image=image)
     owner = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     directory, emulator, task = owner.stdout.readline().split()

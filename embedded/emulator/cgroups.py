@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
+from typing import Self
 
 _ROOT = Path("/sys/fs/cgroup")
 
@@ -26,19 +27,27 @@ def kills(text: str) -> int:
 
 
 class OutOfMemoryWatch:
-    """Keeps the counter of a container open, to be read when its last process is gone and its cgroup is not yet."""
+    """Keeps the counter of a container open, to be read when its processes are gone and its cgroup is not yet."""
 
     def __init__(self, pid: int) -> None:
-        self.happened = False
+        self.used_up = False
         self._file: int | None = None
         with contextlib.suppress(OSError):
             if path := events_file(Path(f"/proc/{pid}/cgroup").read_text()):
                 self._file = os.open(path, os.O_RDONLY)
 
-    def look(self) -> None:
-        """Read the counter for the last time."""
+    def look(self) -> bool:
+        """Whether the kernel has killed something in it so far."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # the cgroup is gone
-                self.happened = kills(os.pread(self._file, 4096, 0).decode()) > 0
+                self.used_up = kills(os.pread(self._file, 4096, 0).decode()) > 0
+        return self.used_up
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.look()
+        if self._file is not None:
             os.close(self._file)
             self._file = None

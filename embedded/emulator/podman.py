@@ -33,7 +33,7 @@ _KILLED = 137
 # Names that podman itself, or the loader that starts it, would take for its own.
 _PODMANS_OWN = ("CONTAINERS_", "LD_", "STORAGE_", "XDG_")
 _SECONDS = 120  # for hangs only
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 
 
 class PodmanError(CannotStartContainerError):
@@ -140,16 +140,19 @@ class PodmanContainer:
             pump(self._output, self._spec.on_lines)
         finally:
             os.close(self._output)
-        self._memory.look()
 
     def wait(self) -> int:
-        self._pump.join()  # its output ends with its last process
+        self._pump.join()  # its output ends with its last process, unless that closed it
+        with self._memory as memory:
+            while Path(f"/proc/{self.pid}").exists():
+                time.sleep(_POLL_SECONDS)
+                memory.look()
         try:
             code = self._exit_code()
         except PodmanError as error:
             logger.warning("the exit code of %s is lost: %s", self._name, error)
             code = _KILLED
-        if code == _KILLED and not self._killed and self._memory.happened:
+        if code == _KILLED and not self._killed and memory.used_up:
             self.reason = OUT_OF_MEMORY
         return code
 

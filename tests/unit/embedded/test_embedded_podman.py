@@ -141,6 +141,6 @@ def test_kills_are_counted(text: str, count: int) -> None:
 
 
 def test_a_process_that_is_gone_was_not_killed_for_its_memory() -> None:
-    watch = OutOfMemoryWatch(2**22 + 1)  # above the largest process id
-    watch.look()
-    assert not watch.happened
+    with OutOfMemoryWatch(2**22 + 1) as watch:  # above the largest process id
+        assert not watch.look()
+    assert not watch.used_up

@@ -103,6 +103,6 @@ def test_image_that_cannot_be_pulled_is_told_by_lazarus(app: DeployedApp) -> Non
 
 
 def test_run_that_needs_more_memory_is_told_so_by_lazarus(app: DeployedApp) -> None:
-    greedy = 'python -c "held = [bytes(2**20) for _ in range(4000)]"'
+    greedy = "python -c \"held = ['x' * 2**20 for _ in range(4000)]\""
     run = app.start_run(FLIGHTS, job_variables={"command": greedy, "cpu": 256, "memory": 512})
     assert "it ran out of memory; give it more (job variable memory)" in words_of_lazarus(app, run)

@@ -10,6 +10,7 @@ from embedded_lab import CLUSTER, ON_DEMAND, Lab, gone, wait_until
 
 from embedded.emulator.podman import Podman
 from embedded.images import docker
+from embedded.launching import VENV_BIN
 from embedded.runtimes import TASK_LABEL
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
@@ -213,7 +214,7 @@ def test_a_task_may_do_what_its_role_may(lab: Lab) -> None:
 
 
 def test_memory_ends_where_the_task_says_and_the_reason_is_told(lab: Lab) -> None:
-    script = "print('ready', flush=True); held = [bytes(2**20) for _ in range(2000)]; print(len(held))"
+    script = "print('ready', flush=True); held = [b'x' * 2**20 for _ in range(2000)]; print(len(held))"
     arn = lab.run(lab.define("", command=["python", "-c", script]), overrides={"memory": "256"})
     task = lab.wait(arn, "STOPPED")
     assert task.exit_codes == {"main": 137}
@@ -281,7 +282,7 @@ def test_what_the_cdk_cli_pushes_is_in_ecr_and_runs(lab: Lab) -> None:
     name = f"{repository['repositoryUri']}:0123abc"
 
     def call(*arguments: str, **more: Any) -> int:
-        environment = {**lab.aws.environment(), "PATH": psutil.Process().environ()["PATH"]}
+        environment = {**lab.aws.environment(), "PATH": f"{VENV_BIN}:/usr/bin:/bin"}
         return subprocess.run([docker.CDK_DOCKER, *arguments], env=environment, check=False, **more).returncode
 
     assert call("inspect", "cdkasset-none") == 1

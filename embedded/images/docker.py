@@ -112,7 +112,3 @@ def manifest(image: str) -> str:
     """An image's manifest, byte for byte: its digest is the image's."""
     image_id = podman.podman("image", "inspect", "--format={{.Id}}", image).stdout.strip()
     return (podman.directory() / "storage" / "overlay-images" / image_id / "manifest").read_text()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

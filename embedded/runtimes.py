@@ -4,13 +4,12 @@ import os
 import shutil
 
 from embedded.errors import EmbeddedError
+from embedded.images.tools import RUNNING
 
 VARIABLE = "EMBEDDED_RUNTIME"
 PROCESS, PODMAN = "process", "podman"
 INSTANCE_LABEL, TASK_LABEL = "embedded.instance", "embedded.task"
 """What podman's containers and volumes carry: the mark of their embedded AWS, and the id of their task."""
-_PROGRAMS = ("podman", "crun", "conmon")
-"""What running containers takes; the Debian packages have the same names."""
 
 
 def chosen(given: str | None = None) -> str:
@@ -24,9 +23,9 @@ def chosen(given: str | None = None) -> str:
             f"{VARIABLE} is {name!r}; it must be {PROCESS} (tasks are processes of this machine) or {PODMAN} "
             "(tasks are containers of their images)"
         )
-    if name == PODMAN and (missing := [p for p in _PROGRAMS if shutil.which(p) is None]):
+    if name == PODMAN and (missing := [program for program in RUNNING if shutil.which(program) is None]):
         raise EmbeddedError(
             f"{VARIABLE} is {PODMAN}, and this machine has no {', '.join(missing)}; on Debian and Ubuntu: "
-            f"apt-get install {' '.join(_PROGRAMS)}"
+            f"apt-get install {' '.join(RUNNING.values())}"
         )
     return name

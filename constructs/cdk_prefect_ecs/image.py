@@ -147,9 +147,9 @@ class FlowImage:
             directory=directory,
             file=file,
             target=target,
-            build_args=dict(build_args or {}),
-            build_secrets=dict(build_secrets or {}),
-            exclude=list(exclude or []),
+            build_args=dict(build_args) if build_args else None,
+            build_secrets=dict(build_secrets) if build_secrets else None,
+            exclude=list(exclude) if exclude else None,
             ignore_mode=cdk.IgnoreMode.DOCKER,
             platform=_PLATFORMS[cpu_architecture],
         )

@@ -4,7 +4,8 @@
 :func:`podman_command` with :func:`environment` runs podman where the images are.
 """
 
-from embedded.images.building import FLOW_DOCKERFILE, build
+from embedded.images.base import FLOW_DOCKERFILE
+from embedded.images.building import build
 from embedded.images.podman import directory, environment, podman_command
 
 __all__ = ["FLOW_DOCKERFILE", "build", "directory", "environment", "podman_command"]

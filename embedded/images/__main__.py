@@ -1,6 +1,7 @@
-"""``python -m embedded.images build --tag NAME``."""
+"""``python -m embedded.images build|podman``: build an image, and run podman where the images are."""
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -8,7 +9,9 @@ from pathlib import Path
 
 from embedded import launching
 from embedded.errors import EmbeddedError
-from embedded.images.building import FLOW_DOCKERFILE, build
+from embedded.images.base import FLOW_DOCKERFILE
+from embedded.images.building import build
+from embedded.images.podman import environment, podman_command
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,19 +23,29 @@ def main(arguments: Sequence[str]) -> int:
     building.add_argument("--file", type=Path, default=FLOW_DOCKERFILE)
     building.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     building.add_argument("context", nargs="?", type=Path, default=launching.ROOT)
+    plain = commands.add_parser("podman", help="run podman in the same storage: podman images")
+    plain.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENTS")
     options = parser.parse_args(arguments)
-    began = time.monotonic()
     try:
-        image = build(
-            options.tag,
-            file=options.file,
-            context=options.context,
-            target=options.target,
-            build_args=dict(item.split("=", 1) for item in options.build_arg),
-        )
+        return _podman(options.arguments) if "arguments" in options else _build(options)
     except EmbeddedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _podman(arguments: Sequence[str]) -> int:
+    return subprocess.run([*podman_command(), *arguments], env=environment(), check=False).returncode
+
+
+def _build(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    image = build(
+        options.tag,
+        file=options.file,
+        context=options.context,
+        target=options.target,
+        build_args=dict(item.split("=", 1) for item in options.build_arg),
+    )
     print(f"{options.tag} is {image[:12]}, built in {time.monotonic() - began:.0f} s")
     return 0
 

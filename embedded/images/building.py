@@ -1,14 +1,13 @@
 """Building an image from a Dockerfile."""
 
-import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from embedded import launching
 from embedded.images import podman
-from embedded.images.base import ensure_base
-
-FLOW_DOCKERFILE = launching.ROOT / "docker" / "flow" / "Dockerfile"
+from embedded.images.base import FLOW_DOCKERFILE, base_image
+from embedded.images.machine import build_secrets
 
 
 def build(
@@ -19,7 +18,7 @@ def build(
     target: str | None = None,
     build_args: Mapping[str, str] | None = None,
 ) -> str:
-    """Build an image and return its id.
+    """Build an image and return its id. Layers of earlier builds are used again.
 
     :param tag: Name of the image, such as ``flows:test``.
     :param file: The Dockerfile. Default: that of the flow image.
@@ -28,26 +27,22 @@ def build(
     :param build_args: Values of the Dockerfile's ARGs. ``BASE_IMAGE`` is given unless it is among them.
     :raises EmbeddedError: The build failed; has the end of what it said.
     """
-    arguments = {"BASE_IMAGE": ensure_base(), **(build_args or {})}
-    id_file = podman.directory() / "image.id"
-    podman.podman(
-        "build",
-        "--isolation=chroot",
-        "--pull=never",
-        "--format=docker",
-        "--layers",
-        f"--iidfile={id_file}",
-        f"--tag={tag}",
-        f"--file={file}",
-        *([f"--target={target}"] if target else []),
-        *(f"--build-arg={name}={value}" for name, value in arguments.items()),
-        *secrets(),
-        str(context),
-    )
-    return id_file.read_text().strip().removeprefix("sha256:")
-
-
-def secrets() -> list[str]:
-    """The machine's certificate authorities, for the build only."""
-    certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
-    return [f"--secret=id=ca.crt,src={certificates}"] if Path(certificates).is_file() else []
+    given = dict(build_args or {})
+    given.setdefault("BASE_IMAGE", base_image())
+    with tempfile.TemporaryDirectory(prefix="image-build-") as directory:
+        id_file = Path(directory) / "id"
+        podman.podman(
+            "build",
+            "--isolation=chroot",
+            "--pull=missing",
+            "--format=docker",  # the one of the two that keeps everything a Dockerfile can say
+            "--layers",
+            f"--iidfile={id_file}",
+            f"--tag={tag}",
+            f"--file={file}",
+            *([f"--target={target}"] if target else []),
+            *(f"--build-arg={name}={value}" for name, value in given.items()),
+            *build_secrets(),
+            str(context),
+        )
+        return id_file.read_text().strip().removeprefix("sha256:")

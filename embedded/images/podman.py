@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedded import launching
 from embedded.errors import EmbeddedError
+from embedded.images import tools
 
 _CONTAINERS_CONF = """\
 [containers]
@@ -67,7 +68,10 @@ def podman_command() -> list[str]:
 
     Containers have neither cgroups nor a network of their own unless the caller says so: give ``run`` the options
     ``--cgroups=disabled`` and ``--network=none`` or ``host``.
+
+    :raises EmbeddedError: podman is missing, and could not be installed.
     """
+    tools.ensure(tools.RUNNING)
     if _HYBRID_CGROUPS.is_mount():
         # In a mount namespace of its own: the machine keeps the hierarchy.
         hidden = f'umount {_HYBRID_CGROUPS} && exec "$@"'

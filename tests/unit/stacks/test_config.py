@@ -38,6 +38,7 @@ def test_defaults_are_careful() -> None:
     assert made.keep_data
     assert not made.execute_command
     assert made.account is None
+    assert made.image is None
     assert made.pool.spot_policy == SpotPolicy.SPOT_WITH_FALLBACK
     assert (made.pool.spot_attempts, made.pool.max_reschedules, made.pool.patience_seconds) == (2, 3, 90)
     assert not made.api.is_placeholder
@@ -69,6 +70,9 @@ def test_everything_set() -> None:
         ({"name": ""}, "environment name ''"),
         ({"region": "Ireland"}, "environment dev: 'Ireland' is not a region; use one such as eu-west-1"),
         ({"account": "1234"}, "environment dev: account '1234' must be the 12 digits of an AWS account, or None"),
+        ({"image": "flows"}, "environment dev: image 'flows' is not pinned; add a tag"),
+        ({"image": "bulid"}, "or use 'build', 'build-with-flows' or None"),
+        ({"image": ""}, "environment dev: image '' is not pinned"),
         ({"zone_count": 0}, "environment dev: zone_count must be 1 to 6; got 0"),
         ({"zone_count": 7}, "zone_count must be 1 to 6; got 7"),
         ({"log_retention_days": 8}, "log_retention_days 8 is not one that CloudWatch Logs offers; use one of 1, 3, 5,"),
@@ -81,6 +85,20 @@ def test_everything_set() -> None:
 def test_environment_refuses(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         config(**changes)
+
+
+@pytest.mark.parametrize("image", [None, "build", "build-with-flows", "ghcr.io/acme/flows:1.4.2"])
+def test_images(image: str | None) -> None:
+    assert config(image=image).image == image
+
+
+def test_images_of_the_environments() -> None:
+    assert {name: environment(name).image for name in ENVIRONMENTS} == {
+        "dev": None,
+        "staging": "build",
+        "prod": "build",
+        "embedded": None,  # neither needs a builder
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 import dataclasses
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Annotations, Match, Template
-from stack_helpers import new_stage
+from stack_helpers import ROOT, new_stage
 
 from stacks.config import CloudApi, EnvironmentConfig
 from stacks.environments import ENVIRONMENTS, environment
@@ -255,3 +256,41 @@ def test_pinned_account_and_region_reach_the_stacks() -> None:
     assert (made.execution.account, made.execution.region) == ("123456789012", "eu-west-1")
     assert made.foundation.environment == "aws://123456789012/eu-west-1"
     assert cdk.Token.is_unresolved(stage("staging").execution.account)
+
+
+# The image
+
+
+def images(image: str | None) -> tuple[PrefectStage, str, set[str]]:
+    """A stage with this image; the worker's image, and the images of worker and flow runs."""
+    made = new_stage(dataclasses.replace(environment("dev"), image=image))
+    (definition,) = Template.from_stack(made.execution).find_resources("AWS::ECS::TaskDefinition").values()
+    worker = definition["Properties"]["ContainerDefinitions"][0]["Image"]
+    template = made.execution.layer.work_pool.job_template
+    flow_runs = made.execution.resolve(template["variables"]["properties"]["image"]["default"])
+    return made, worker, {json.dumps(worker), json.dumps(flow_runs)}
+
+
+def test_official_image_and_a_reference() -> None:
+    assert images(None)[1].startswith("prefecthq/prefect-aws:")
+    _, worker, both = images("ghcr.io/acme/flows:1.4.2")
+    assert (worker, len(both)) == ("ghcr.io/acme/flows:1.4.2", 1)
+
+
+@pytest.mark.parametrize(("image", "target"), [("build", "default"), ("build-with-flows", "baked")])
+def test_image_that_is_built(image: str, target: str) -> None:
+    made, _, both = images(image)
+    assert len(both) == 1, "worker and flow runs have the same image"
+    assembly = cdk.Stage.of(made.execution).synth()  # type: ignore[union-attr]
+    (manifest,) = Path(assembly.directory).glob("*Execution*.assets.json")
+    (asset,) = json.loads(manifest.read_text())["dockerImages"].values()
+    source = asset["source"]
+    staged = Path(assembly.directory, source.pop("directory"))
+    assert source == {
+        "dockerFile": "docker/flow/Dockerfile",
+        "dockerBuildTarget": target,
+        "platform": "linux/amd64",
+    }
+    names = {file.relative_to(staged).as_posix() for file in staged.rglob("*") if file.is_file()}
+    lock = {f"docker/flow/{name}" for name in ("Dockerfile", "installer.txt", "requirements.txt")}
+    assert names == {".dockerignore", *lock, *(f"flows/{file.name}" for file in (ROOT / "flows").glob("*.py"))}

@@ -36,6 +36,6 @@ def test_what_it_may_be_is_said() -> None:
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes.shutil, "which", lambda name: "/usr/bin/crun" if name == "crun" else None)
-    with pytest.raises(EmbeddedError, match=r"has no podman, conmon; .*: apt-get install podman crun conmon$"):
+    with pytest.raises(EmbeddedError, match=r"has no podman, conmon; .*: apt-get install podman conmon crun$"):
         runtimes.chosen("podman")
     assert runtimes.chosen("process") == "process"

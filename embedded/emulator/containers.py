@@ -93,10 +93,15 @@ class Container:
         kind, *rest = check["command"]
         argv = rest if kind == "CMD" else ["/bin/sh", "-c", rest[0] if kind == "CMD-SHELL" else kind]
         interval, retries = float(check.get("interval") or 30), int(check.get("retries") or 3)
-        started, failures, last_counted = time.monotonic(), 0, time.monotonic()
-        while not self.ended.wait(min(interval, 0.5) if self.record["healthStatus"] != "HEALTHY" else interval):
+        started, failures, last_counted, took = time.monotonic(), 0, time.monotonic(), 0.0
+        # A check that takes long leaves the container time of its own.
+        while not self.ended.wait(
+            min(interval, max(0.5, 2 * took)) if self.record["healthStatus"] != "HEALTHY" else interval
+        ):
+            asked = time.monotonic()
             healthy = self.process.succeeds(argv, float(check.get("timeout") or 5))
             now = time.monotonic()
+            took = now - asked
             if healthy:
                 failures, status = 0, "HEALTHY"
             else:

@@ -226,9 +226,11 @@ class PodmanRuntime:
 
     def prepare(self, task_id: str, definition: Json) -> None:
         for volume in definition.get("volumes") or []:
-            if unknown := sorted(set(volume) - {"name", "host"}) or (volume.get("host") or {}).get("sourcePath"):
+            other = {key for key, value in volume.items() if value} - {"name", "host"}
+            if other or (volume.get("host") or {}).get("sourcePath"):
                 raise CannotStartContainerError(
-                    f"volume {volume['name']}: {unknown} is not supported here; only ephemeral volumes are"
+                    f"volume {volume['name']} has a source: {volume}; here only ephemeral volumes are supported, with "
+                    "nothing but a name"
                 )
             name = volume_name(self._mark, task_id, volume["name"])
             self._podman("volume", "create", *self._labels(task_id), name)

@@ -8,6 +8,7 @@ PYTHON ?= python3
 ENV ?=
 KEEP ?=
 BENCH ?= synth spot_chaos
+FILE ?= prefect.yaml
 # More options for the CDK CLI, such as "--require-approval never" where nobody can be asked.
 CDK_OPTIONS ?=
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
@@ -23,7 +24,7 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-all image lint format bootstrap synth diff deploy destroy bench lock clean
+.PHONY: help demo test test-slow test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,14 +33,31 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
 test: lint ## Run checks, unit, policy and integration tests
-	pytest -m "not slow and not image"
+	pytest -m "not slow and not image" --ignore tests/ui
 
-test-all: lint $(CHECKS) ## Run every test, also the slow ones
-	pytest
+test-slow: $(INSTALLED) ## Run the tests that take minutes
+	pytest -m "slow and not image" --ignore tests/ui
+
+test-all: test test-slow image ui ## Run every test
 
 image: $(INSTALLED) $(CHECKS) ## Build the flow image, run it and check what is in it
 	@python -m embedded.images build --tag flow-image:checked
-	pytest -m image tests/image
+	pytest -m image --ignore tests/ui
+
+ui: $(INSTALLED) $(CHECKS) browser ## Look at the Prefect UI as a person does, in headless Chromium (CHROMIUM=FILE to choose)
+	pytest tests/ui
+
+screenshots: export SCREENSHOTS := $(CURDIR)/docs/images
+screenshots: ui ## Renew the pictures in docs/images
+
+# Playwright drives the browser that the machine has; it downloads none of its own.
+BROWSER := python tests/ui/ui_browser.py
+
+.PHONY: browser
+browser: $(CHECKS)
+	@if ! $(BROWSER) >/dev/null 2>&1 && test -z "$${CHROMIUM:-}" -a "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  echo "Setting up Chromium …"; apt-get -qq update; apt-get -qq --yes --no-install-recommends install chromium >/dev/null; fi
+	@$(BROWSER) >/dev/null
 
 lint: $(INSTALLED) ## Check style and types
 	ruff check .
@@ -62,6 +80,9 @@ diff: $(INSTALLED) environment ## Show what deploying ENV would change
 # Strict: a warning, such as the placeholder workspace that the environments ship with, stops it before anything is made.
 deploy: $(INSTALLED) environment ## Deploy ENV
 	$(CDK) deploy --strict '**' $(CONTEXT) $(if $(LOCAL),--require-approval never) $(CDK_OPTIONS)
+
+flows: $(VENV) environment ## Deploy the flows to ENV: their code to its bucket, their deployments to Prefect
+	@$(if $(LOCAL),python -m embedded run -- )python -m tools.deploy_flows $(ENV) --file $(FILE)
 
 destroy: $(INSTALLED) environment ## Delete the stacks of ENV; data that is retained stays
 	$(CDK) destroy '**' $(CONTEXT) $(if $(LOCAL),--force) $(CDK_OPTIONS)

@@ -25,7 +25,7 @@ def main() -> None:
         config = environment(name, **(from_outside() if name == "embedded" else {}))
     except ValueError as error:
         sys.exit(f"app.py: {error}")
-    stage = PrefectStage(app, f"Prefect{config.name.capitalize()}", config=config)
+    stage = PrefectStage(app, config.stage_name, config=config)
     acknowledge(stage)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     app.synth()

@@ -180,7 +180,7 @@ def _demo(console: Console, progress: Progress, directory: Path | None) -> None:
             app.deploy()
         with progress.step("Wait for the worker that the ECS service started to be online"):
             worker = app.wait_for_worker()
-        with progress.step("prefect deploy: upload the flow's code to S3, create its deployment"):
+        with progress.step("prefect deploy: upload the flows' code to S3, create their deployments"):
             app.deploy_flows()
         outcomes, container = _run_flows(app, progress)
         resources = len(app.resources())
@@ -261,19 +261,10 @@ def _container(app: DeployedApp, task: Task) -> TaskContainer:
 
 
 def _interrupt(app: DeployedApp, run: FlowRun, *, attempt: int, after_months: int, notice: bool) -> None:
-    task = app.wait_for_attempt(run.id, attempt)
+    def far_enough(done: dict[str, int]) -> bool:
+        return sum(name.startswith("extract-") for name in done) >= after_months
 
-    def far_enough() -> bool | None:
-        done = finished(app.task_runs(run.id))
-        return sum(name.startswith("extract-") for name in done) >= after_months or None
-
-    wait_for(f"{run.name} to finish {after_months} months", far_enough, 90)
-    app.aws.interrupt(task.arn, notice=notice)
-    stopped = wait_for(
-        "the interrupted task to stop",
-        lambda: next((t for t in app.attempts(run.id) if t.arn == task.arn and t.stopped_at), None),
-        150,
-    )
+    stopped = app.interrupt_attempt(run.id, attempt, when=far_enough, notice=notice)
     expect(stopped.stop_code == "SpotInterruption", f"the task stopped with {stopped.stop_code}")
 
 

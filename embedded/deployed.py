@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -18,11 +19,11 @@ from embedded.aws import EmbeddedAws, Task
 from embedded.cdk import bootstrap, run_cdk
 from embedded.errors import EmbeddedError
 from embedded.prefect_server import PrefectServer
-from stacks.environments import EMBEDDED_AUTH_PARAMETER
+from stacks.environments import EMBEDDED_AUTH_PARAMETER, environment
+from tools import deploy_flows
 
 ENVIRONMENT = "embedded"
 STACKS = ("PrefectEmbedded-Foundation", "PrefectEmbedded-Execution")
-FLOWS = launching.ROOT / "flows"
 
 _Found = TypeVar("_Found")
 
@@ -35,6 +36,16 @@ class DeployedApp:
         self.server = server
         self._assembly = aws.directory / "cdk.out"
         self.prefect = SyncPrefectClient(server.api_url, auth_string=server.auth_string)
+
+    @classmethod
+    @contextmanager
+    def undeployed(cls) -> Iterator[Self]:
+        """An embedded AWS, bootstrapped, and a Prefect server whose credential is stored; nothing is deployed."""
+        with EmbeddedAws.start() as aws, PrefectServer.start() as server:
+            app = cls(aws, server)
+            app.store_secret()
+            app.bootstrap()
+            yield app
 
     # Deploying
 
@@ -51,6 +62,13 @@ class DeployedApp:
     def deploy(self) -> str:
         """`cdk deploy`, as `make deploy` does it; returns what the CLI printed."""
         return self.cdk("deploy", "--strict").stdout
+
+    def deploy_all(self) -> Self:
+        """Deploy the app and its flows; its worker is online when this returns."""
+        self.deploy()
+        self.wait_for_worker()
+        self.deploy_flows()
+        return self
 
     def destroy(self) -> str:
         """`cdk destroy` of what was deployed last; returns what the CLI printed."""
@@ -108,25 +126,12 @@ class DeployedApp:
 
     def deploy_flows(self) -> str:
         """`prefect deploy --all`: upload the flows' code and create their deployments."""
-        outputs = self.outputs()
-        result = subprocess.run(
-            [str(launching.VENV_BIN / "prefect"), "--no-prompt", "deploy", "--all"],
-            cwd=FLOWS,
-            env={
-                **os.environ,
-                **self.aws.environment(),
-                **self.server.environment(),
-                "FLOW_BUCKET": outputs["BucketName"],
-                "FLOW_WORK_POOL": outputs["WorkPoolName"],
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode != 0:
-            raise EmbeddedError(f"prefect deploy failed:\n{result.stdout[-3000:]}{result.stderr[-3000:]}")
-        return result.stdout
+        variables = {**os.environ, **self.aws.environment(), **self.server.environment()}
+        try:
+            target = deploy_flows.find_target(environment(ENVIRONMENT), self.aws.client("cloudformation"))
+            return deploy_flows.deploy(target, variables, capture=True).stdout
+        except deploy_flows.FlowDeploymentError as error:
+            raise EmbeddedError(str(error)) from error
 
     def start_run(
         self,
@@ -176,6 +181,24 @@ class DeployedApp:
             return next((t for t in attempts[number - 1 : number] if t.last_status == "RUNNING"), None)
 
         return wait_for(f"attempt {number} of flow run {run_id} to be running", running, timeout)
+
+    def interrupt_attempt(
+        self, run_id: UUID, number: int, *, when: Callable[[dict[str, int]], bool], notice: bool = True
+    ) -> Task:
+        """Let Spot take the machine of the run's nth ECS task, once the tasks that have finished are as wanted.
+
+        :param when: Called with what `finished` counts, until it agrees.
+        :param notice: Whether the machine goes with notice and SIGTERM, or without a word.
+        :return: The task, stopped.
+        """
+        task = self.wait_for_attempt(run_id, number)
+        wait_for("enough tasks to finish", lambda: when(finished(self.task_runs(run_id))) or None, 90)
+        self.aws.interrupt(task.arn, notice=notice)
+
+        def stopped() -> Task | None:
+            return next((t for t in self.attempts(run_id) if t.arn == task.arn and t.stopped_at), None)
+
+        return wait_for("the interrupted task to stop", stopped, 150)
 
     def describe_task(self, task: Task) -> dict[str, Any]:
         """What ECS says of a task."""

@@ -66,6 +66,7 @@ class PrefectServer:
             "PREFECT_HOME": str(home / "prefect-server"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_API_URL": api_url,
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             # Else the UI is unpacked into the installed package, where servers would overwrite each other's.
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect-server" / "ui"),
         }

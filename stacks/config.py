@@ -169,6 +169,16 @@ class EnvironmentConfig:
                 "protect the stack and keep the data, or neither"
             )
 
+    @property
+    def stage_name(self) -> str:
+        """What the names of its stacks begin with."""
+        return f"Prefect{self.name.capitalize()}"
+
+    @property
+    def stack_names(self) -> tuple[str, str]:
+        """Names of the stateful and the stateless stack."""
+        return f"{self.stage_name}-Foundation", f"{self.stage_name}-Execution"
+
 
 #: No region has more zones; a VPC of /16 splits into as many /20 subnets and more.
 MAX_ZONES = 6

@@ -9,7 +9,6 @@ from embedded.emulator.inner import Json
 from embedded.emulator.tasks import TaskRun
 
 PREFIX = "/_embedded/"
-_FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 
 Asgi = Callable[[Json, Any, Any], Awaitable[None]]
 
@@ -36,20 +35,11 @@ def describe(run: TaskRun) -> Json:
         "stopped_reason": record.get("stoppedReason"),
         "exit_codes": {c["name"]: c.get("exitCode") for c in record["containers"]},
         "pid": run.containers[0].process.pid if run.containers else None,
-        "flow_run_id": next(filter(None, (c.environment.get(_FLOW_RUN_ID) for c in run.containers)), None)
-        or _overridden(run, _FLOW_RUN_ID),
+        "flow_run_id": run.flow_run_id,
         "created_at": record["createdAt"],
         "started_at": record.get("startedAt"),
         "stopped_at": record.get("stoppedAt"),
     }
-
-
-def _overridden(run: TaskRun, name: str) -> str | None:
-    for override in (run.record.get("overrides") or {}).get("containerOverrides") or []:
-        for pair in override.get("environment") or []:
-            if pair.get("name") == name:
-                return str(pair.get("value"))
-    return None
 
 
 class Control:

@@ -4,8 +4,10 @@ The record that DescribeTasks shows is MiniStack's; this moves it through its st
 world. Every task has a thread of its own; whoever wants it stopped leaves a StopRequest.
 """
 
+import contextlib
 import contextvars
 import logging
+import re
 import shutil
 import threading
 import time
@@ -27,6 +29,7 @@ from embedded.emulator.runtime import (
 
 logger = logging.getLogger("embedded.tasks")
 
+FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 SPOT_REASON = "Your Spot Task was interrupted."
 # AWS's stop code for a machine that failed; its wording is not documented.
 LOSS_REASON = "The underlying infrastructure that hosted the task was lost."
@@ -65,7 +68,7 @@ class TaskRun:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._stop: StopRequest | None = None
-        self._home = world.directory / self.id
+        self._home = world.directory / self.id  # until the containers start
 
     @property
     def arn(self) -> str:
@@ -94,6 +97,15 @@ class TaskRun:
     def role(self, key: str) -> str:
         """``taskRoleArn`` or ``executionRoleArn``; RunTask's override wins (prefect-aws sends the task role there)."""
         return str((self.record.get("overrides") or {}).get(key) or self.definition.get(key) or "")
+
+    @property
+    def flow_run_id(self) -> str | None:
+        """The Prefect flow run that the worker started this task for."""
+        for override in (self.record.get("overrides") or {}).get("containerOverrides") or []:
+            for pair in override.get("environment") or []:
+                if pair.get("name") == FLOW_RUN_ID:
+                    return str(pair.get("value"))
+        return None
 
     def start(self) -> None:
         self._announce()
@@ -175,6 +187,7 @@ class TaskRun:
         own = credentials.assume(task_role, self.id).environment() if task_role else {}
         _, region = account_and_region()
         runtime = self.world.runtime
+        self._home = claim_home(self.world.directory, self.id, self.flow_run_id)
         prepared = []
         for definition, record in zip(self.definition["containerDefinitions"], self.record["containers"], strict=True):
             secrets = {s["name"]: self._secret(s["valueFrom"], agent) for s in definition.get("secrets") or []}
@@ -311,3 +324,18 @@ class TaskRun:
 def failure_of(shortage: capacity.Shortage | None) -> str | None:
     """The reason a task that was accepted will not start, if its provider has no machine for it."""
     return capacity.REASON if shortage == "fail-after-start" else None
+
+
+def claim_home(directory: Path, task_id: str, flow_run_id: str | None) -> Path:
+    """Make the directory that is a task's alone until it ends.
+
+    On Fargate the image's working directory has the same path in every task, and Prefect recognises a subflow of an
+    earlier attempt by the path of its code, among other things. So the directory is named after the flow run, unless
+    another living task of that run has it.
+    """
+    names = [flow_run_id] if flow_run_id and re.fullmatch(r"[\w-]+", flow_run_id) else []
+    for name in (*names, task_id):
+        with contextlib.suppress(FileExistsError):
+            (directory / name).mkdir(parents=True)
+            return directory / name
+    raise FileExistsError(f"another task has the directory {directory / task_id}")

@@ -45,8 +45,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 FLOW = HERE / "flows" / "gated.py"
 DEPLOYMENT = "gated/lazarus"
-# Its code is at the same place for every attempt, as it is on Fargate. Prefect knows a subflow of an earlier attempt by
-# the place of its code among other things, and the containers here have a directory each.
+# Its code is at the same place for every task, as it is in an image. Prefect knows a subflow of an earlier attempt by
+# the place of its code among other things.
 BAKED = "gated/lazarus-baked"
 MARK = "Lazarus: "
 PARKED, RESCHEDULED = "Rescheduling", "Late"

@@ -14,7 +14,7 @@ import cdk_prefect_ecs
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "constructs" / "cdk_prefect_ecs"
-OURS = ("app.py", "conftest.py", "bench", "constructs", "docker", "embedded", "flows", "stacks", "tests")
+OURS = ("app.py", "conftest.py", "bench", "constructs", "docker", "embedded", "flows", "stacks", "tests", "tools")
 CDK = {"aws_cdk", "constructs", "jsii", "cdk_nag"}
 PURE = ["capacity", "fargate", "names", "settings", "job_template"]
 

@@ -82,6 +82,37 @@ def test_a_task_sees_its_own_environment_and_nothing_else(lab: Lab, monkeypatch)
     assert described["ephemeralStorage"] == {"sizeInGiB": 30}
 
 
+def test_attempts_of_a_flow_run_work_at_the_same_place_one_after_the_other(lab: Lab) -> None:
+    definition = lab.define('pwd; touch "$HOME/file"; ls; exec sleep 600')
+    environment = [{"name": "PREFECT__FLOW_RUN_ID", "value": "8c3c3f0e-6d1f-4c62-a0f2-7d2b2f6e4d11"}]
+    overrides = {"containerOverrides": [{"name": "main", "environment": environment}]}
+
+    def start() -> str:
+        arn = lab.run(definition, overrides=overrides)
+        lab.wait_for_line(arn, "tmp")
+        return arn
+
+    def end(arn: str) -> None:
+        lab.aws.interrupt(arn, notice=False)
+        lab.wait(arn, "STOPPED")
+
+    def place(arn: str) -> Path:
+        home, *files = lab.logs(arn)
+        assert files == ["file", "tmp"], "the disk is new"
+        return Path(home)
+
+    first = start()
+    beside = start()
+    assert place(beside) != place(first), "two living tasks share no disk"
+    end(beside)
+    assert (place(first) / "file").exists()
+    end(first)
+    again = start()
+    assert place(again) == place(first)
+    end(again)
+    assert not place(again).exists()
+
+
 def test_a_task_may_do_what_its_role_may(lab: Lab) -> None:
     bucket = "lab-role-bucket"
     lab.client("s3").create_bucket(Bucket=bucket)

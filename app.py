@@ -22,14 +22,23 @@ def main() -> None:
     app = cdk.App()
     try:
         name = app.node.try_get_context("env")
-        # A local Prefect server is on any free port, so its address comes from outside; all else is in the code.
-        config = environment(name, api_url=os.environ.get("PREFECT_API_URL") if name == "embedded" else None)
+        config = environment(name, **(from_outside() if name == "embedded" else {}))
     except ValueError as error:
         sys.exit(f"app.py: {error}")
     stage = PrefectStage(app, config.stage_name, config=config)
     acknowledge(stage)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     app.synth()
+
+
+def from_outside() -> dict[str, str | None]:
+    """What only the embedded AWS knows; all else is in the code."""
+    return {
+        # A local Prefect server is on any free port.
+        "api_url": os.environ.get("PREFECT_API_URL"),
+        # Where tasks are processes, an image would be built for nothing.
+        "image": "build" if os.environ.get("EMBEDDED_RUNTIME") == "podman" else None,
+    }
 
 
 if __name__ == "__main__":

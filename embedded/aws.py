@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 import psutil
 
-from embedded import launching
+from embedded import images, launching, runtimes
 from embedded.errors import EmbeddedError
 from embedded.launching import ServerState
 
@@ -83,15 +84,25 @@ class EmbeddedAws:
         self._process = process
         self._ephemeral = ephemeral
         self._clients: dict[str, Any] = {}
+        self._reaper = _reaper_of(directory)
 
     @classmethod
-    def start(cls, directory: Path | None = None, *, enforce_iam: bool = True, detached: bool = False) -> "EmbeddedAws":
+    def start(
+        cls,
+        directory: Path | None = None,
+        *,
+        enforce_iam: bool = True,
+        detached: bool = False,
+        runtime: str | None = None,
+    ) -> "EmbeddedAws":
         """Start an emulator on a free port and wait until it answers (2 s).
 
         :param directory: Where state, logs and tasks' disks go. Default: a temporary directory, removed at the end.
         :param enforce_iam: Whether roles may only do what their policies allow, as on AWS.
         :param detached: Whether it outlives this process.
+        :param runtime: ``process`` or ``podman``: what tasks run in. Default: ``$EMBEDDED_RUNTIME``, else ``process``.
         """
+        runtime = runtimes.chosen(runtime)
         ephemeral = directory is None
         home = Path(tempfile.mkdtemp(prefix="embedded-aws-")) if directory is None else directory.resolve()
         launching.private_directory(home)
@@ -100,7 +111,9 @@ class EmbeddedAws:
                 f"an embedded AWS runs in {home} already: {_endpoint(state.port)}; attach to it or stop it"
             )
         try:
-            state, process = _launch(home, enforce_iam=enforce_iam, detached=detached, ephemeral=ephemeral)
+            state, process = _launch(
+                home, enforce_iam=enforce_iam, detached=detached, ephemeral=ephemeral, runtime=runtime
+            )
         except BaseException:
             if ephemeral:
                 shutil.rmtree(home, ignore_errors=True)
@@ -125,6 +138,16 @@ class EmbeddedAws:
     @property
     def pid(self) -> int:
         return self._state.pid
+
+    @property
+    def mark(self) -> str:
+        """What tells this instance's processes and containers from those of others."""
+        return self._state.mark
+
+    @property
+    def runtime(self) -> str:
+        """``process`` or ``podman``."""
+        return self._state.settings.get("runtime", runtimes.PROCESS)
 
     @property
     def log(self) -> Path:
@@ -215,10 +238,10 @@ class EmbeddedAws:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _wait_for_reaper(self) -> None:
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            reaper = psutil.Process(int((self.directory / REAPER_FILE).read_text()))
-            if "reaper.py" in " ".join(reaper.cmdline()):
-                reaper.wait(30)  # for hangs only: it takes a moment, longer on a busy machine
+        deadline = time.monotonic() + 60  # for hangs only: it takes a moment, longer on a busy machine
+        with contextlib.suppress(psutil.Error):
+            while self._reaper and self._reaper.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                time.sleep(0.02)
 
     def __enter__(self) -> Self:
         return self
@@ -229,13 +252,22 @@ class EmbeddedAws:
         self.stop()
 
 
+def _reaper_of(directory: Path) -> psutil.Process | None:
+    """The reaper of the emulator in this directory; looked up while both are there."""
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        process = psutil.Process(int((directory / REAPER_FILE).read_text()))
+        if "reaper.py" in " ".join(process.cmdline()):
+            return process
+    return None
+
+
 def _endpoint(port: int) -> str:
     # The address and not "localhost": SDKs may try ::1 first, and nothing listens there.
     return f"http://127.0.0.1:{port}"
 
 
 def _launch(
-    home: Path, *, enforce_iam: bool, detached: bool, ephemeral: bool
+    home: Path, *, enforce_iam: bool, detached: bool, ephemeral: bool, runtime: str
 ) -> tuple[ServerState, subprocess.Popen[bytes]]:
     for attempt in range(3):
         port, mark = launching.free_port(), launching.new_mark()
@@ -244,6 +276,8 @@ def _launch(
             "GATEWAY_PORT": str(port),
             "AUTH": "true" if enforce_iam else "false",
             "EMBEDDED_DIRECTORY": str(home),
+            runtimes.VARIABLE: runtime,
+            "IMAGES_DIR": str(images.directory()),
             # Lambda's Node.js runtime carries the AWS SDK; CDK's own custom resources need it.
             "NODE_PATH": str(launching.ROOT / "node_modules"),
             # Lambda functions find these in their environment as well.
@@ -265,7 +299,7 @@ def _launch(
                 ready=lambda port=port, mark=mark: _answers(port, mark),  # type: ignore[misc]
                 timeout=60,
                 detached=detached,
-                settings={"enforce_iam": str(enforce_iam).lower()},
+                settings={"enforce_iam": str(enforce_iam).lower(), "runtime": runtime},
                 mark=mark,
             )
         except EmbeddedError as error:

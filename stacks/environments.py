@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Final
 
@@ -95,10 +96,11 @@ ENVIRONMENTS: Final[dict[str, Callable[[str | None], EnvironmentConfig]]] = {
 }
 
 
-def environment(name: str | None, *, api_url: str | None = None) -> EnvironmentConfig:
+def environment(name: str | None, *, api_url: str | None = None, image: str | None = None) -> EnvironmentConfig:
     """The configuration of one environment; only this one is made.
 
     :param api_url: Address of the local Prefect server; only ``embedded`` takes it.
+    :param image: Image of worker and flow runs, as in :class:`EnvironmentConfig`; only ``embedded`` takes it.
     :raises ValueError: No or an unknown name; lists the known ones.
     """
     known = ", ".join(ENVIRONMENTS)
@@ -106,6 +108,8 @@ def environment(name: str | None, *, api_url: str | None = None) -> EnvironmentC
         raise ValueError(f"no environment given; say -c env=NAME with one of {known}")
     if name not in ENVIRONMENTS:
         raise ValueError(f"unknown environment {name!r}; use one of {known} (stacks/environments.py)")
-    if api_url is not None and name != "embedded":
-        raise ValueError(f"api_url is for the environment embedded; {name} has its API in stacks/environments.py")
-    return ENVIRONMENTS[name](api_url)
+    for what, value in (("api_url", api_url), ("image", image)):
+        if value is not None and name != "embedded":
+            raise ValueError(f"{what} is for the environment embedded; {name} has its own in stacks/environments.py")
+    config = ENVIRONMENTS[name](api_url)
+    return config if image is None else dataclasses.replace(config, image=image)

@@ -13,9 +13,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedded.emulator import contract
 from embedded.emulator.reaper import MARK
+
+if TYPE_CHECKING:
+    from embedded.emulator.processes import Reaper
+    from embedded.emulator.runtime import Runtime
 
 
 def prepare_environment() -> None:
@@ -56,7 +61,7 @@ def main() -> int:
         ours.append(directory)
     reaper = Reaper(mark, ours)
     (directory / "reaper.pid").write_text(str(reaper.pid))  # who stops us waits for it as well
-    engine = Engine(directory / "tasks", endpoint, reaper)
+    engine = Engine(directory / "tasks", endpoint, runtime_for(os.environ["EMBEDDED_RUNTIME"], mark, reaper))
     scheduler = ServiceScheduler(engine)
     if app.AUTH:
         authorization.install()
@@ -70,6 +75,17 @@ def main() -> int:
     # sys.exit, which would wait for threads that wait for them.
     logging.shutdown()
     os._exit(0)
+
+
+def runtime_for(name: str, mark: str, reaper: "Reaper") -> "Runtime":
+    """What ``EMBEDDED_RUNTIME`` names; ``embedded.runtime`` has checked it."""
+    if name == "podman":
+        from embedded.emulator.podman import PodmanRuntime
+
+        return PodmanRuntime(mark, reaper)
+    from embedded.emulator.processes import ProcessRuntime
+
+    return ProcessRuntime(reaper)
 
 
 async def serve(application: object) -> None:

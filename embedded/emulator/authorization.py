@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedded.emulator.credentials import TASKS_SERVICE
-from embedded.emulator.inner import Json, Response, account_and_region, app, ecs, iam_actions, iam_evaluator, router
+from embedded.emulator.inner import (
+    Json,
+    Response,
+    account_and_region,
+    app,
+    arn_of,
+    ecs,
+    iam_actions,
+    iam_evaluator,
+    router,
+)
 
 _ON_TASK_DEFINITION = ("RunTask", "StartTask")
 _ON_TASKS = ("StopTask", "DescribeTasks", "ExecuteCommand", "UpdateTaskProtection", "GetTaskProtection")
@@ -128,6 +138,15 @@ def deny(operation: str, data: Json, *, headers: Mapping[str, str], query: Json,
     return None
 
 
+def more_exactly(service: str, resource: str, data: Json) -> str:
+    """The resource that AWS asks about, where MiniStack stays vague."""
+    if service == "logs" and (stream := data.get("logStreamName")) and ":log-group:" in resource:
+        return f"{resource}:log-stream:{stream}"
+    if service == "ecr" and len(names := data.get("repositoryNames") or []) == 1:
+        return arn_of("ecr", f"repository/{names[0]}")
+    return resource
+
+
 def install() -> None:
     """Correct MiniStack's checks. ECS is left to ``deny``: its own handler calls that."""
     extract_action = iam_actions.extract_iam_action
@@ -142,9 +161,7 @@ def install() -> None:
 
     def extract_resource_of(service: str, method: str, path: str, headers: Json, body: bytes, *args: Any) -> Any:
         resource = extract_resource_arn(service, method, path, headers, body, *args)
-        if service == "logs" and (stream := body_of(body).get("logStreamName")) and ":log-group:" in resource:
-            return f"{resource}:log-stream:{stream}"  # MiniStack asks about the group alone
-        return resource
+        return more_exactly(service, resource, body_of(body))
 
     iam_actions.extract_resource_arn = extract_resource_of
 

@@ -34,7 +34,7 @@ def install(engine: Engine, scheduler: ServiceScheduler) -> None:
     ecs._run_task = engine.run_task
     ecs._stop_task = scheduler.stop_task
     ecs._reconcile_service_tasks = scheduler.wake
-    # Never a Docker daemon, even where there is one: tasks are processes.
+    # Never a Docker daemon, even where there is one: the engine's runtime starts the containers.
     ecs._get_docker = _no_docker
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from embedded.emulator import capacity, placement, tasks
 from embedded.emulator.events import EventStream
 from embedded.emulator.inner import Json, Response, account_and_region, arn_of, ecs, refuse, reply, responses
-from embedded.emulator.processes import Reaper
+from embedded.emulator.runtime import Runtime
 from embedded.emulator.tasks import StopRequest, TaskRun
 
 MAX_GRACE_SECONDS = 120.0
@@ -30,12 +30,12 @@ class RefusedError(Exception):
 
 
 class Engine:
-    def __init__(self, directory: Path, endpoint: str, reaper: Reaper) -> None:
+    def __init__(self, directory: Path, endpoint: str, runtime: Runtime) -> None:
         self.capacity = capacity.CapacityBoard()
         self._runs: dict[str, TaskRun] = {}
         self._lock = threading.Lock()
         self._listeners: list[Callable[[TaskRun], None]] = []
-        self._world = tasks.World(directory, endpoint, reaper, EventStream(), self._changed)
+        self._world = tasks.World(directory, endpoint, runtime, EventStream(), self._changed)
 
     # What others ask
 

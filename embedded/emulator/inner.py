@@ -15,6 +15,7 @@ from ministack.core import responses as _responses
 from ministack.core import router as _router
 from ministack.services import cloudwatch_logs as _logs
 from ministack.services import ec2 as _ec2
+from ministack.services import ecr as _ecr
 from ministack.services import ecs as _ecs
 from ministack.services import eventbridge as _eventbridge
 from ministack.services import iam as _iam
@@ -36,6 +37,7 @@ responses: Any = _responses
 router: Any = _router
 logs: Any = _logs
 ec2: Any = _ec2
+ecr: Any = _ecr
 ecs: Any = _ecs
 eventbridge: Any = _eventbridge
 iam: Any = _iam

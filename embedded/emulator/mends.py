@@ -6,10 +6,11 @@ import time
 from datetime import datetime
 from typing import Any
 
-from embedded.emulator.inner import Json, Response, ec2, ecs, lambda_svc, logs
+from embedded.emulator.inner import Json, Response, account_and_region, ec2, ecr, ecs, lambda_svc, logs, refuse
 
 _TRY_AGAIN_SECONDS = 0.1
 
+_describe_images = ecr._describe_images
 _register_task_definition = ecs._register_task_definition
 _matches_vpc_filters = ec2._matches_vpc_filters
 _filter_log_events = logs._filter_log_events
@@ -19,12 +20,42 @@ _throttled_until = contextvars.ContextVar("_throttled_until", default=0.0)
 
 
 def install() -> None:
+    ecr._describe_images = describe_images
     ecs._register_task_definition = register_task_definition
     ecs._ts_to_epoch = ts_to_epoch
     ec2._matches_vpc_filters = matches_vpc_filters
     logs._filter_log_events = filter_log_events
     lambda_svc._execute_function = execute_function
     lambda_svc._run_sqs_batch = run_sqs_batch
+
+
+def describe_images(data: Json) -> Response:
+    """An image that is not there is an error on AWS, by which the CDK CLI knows that it has one to publish."""
+    name = data.get("repositoryName", "")
+    status, headers, body = answer = _describe_images(data)
+    if status >= 400:
+        return answer  # type: ignore[no-any-return]
+    for wanted in data.get("imageIds") or []:
+        if ecr._find_image(name, wanted) is None:
+            account, _ = account_and_region()
+            digest, tag = wanted.get("imageDigest", "null"), wanted.get("imageTag", "null")
+            return refuse(
+                "ImageNotFoundException",
+                f"The image with imageId {{imageDigest:'{digest}', imageTag:'{tag}'}} does not exist within the "
+                f"repository with name '{name}' in the registry with id '{account}'",
+            )
+    described = json.loads(body)
+    for detail in described["imageDetails"]:
+        # What a pull transfers; MiniStack tells the length of the manifest.
+        stored = ecr._find_image(name, {"imageDigest": detail["imageDigest"]})
+        detail["imageSizeInBytes"] = manifest_size(stored["imageManifest"])
+    return status, headers, json.dumps(described).encode()
+
+
+def manifest_size(manifest: str) -> int:
+    """Bytes of the configuration and the layers that an image's manifest names."""
+    document = json.loads(manifest or "{}")
+    return sum(int(part.get("size", 0)) for part in (document.get("config", {}), *document.get("layers", [])))
 
 
 def register_task_definition(data: Json) -> Response:

@@ -15,12 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedded.emulator import capacity, containers, credentials, secret_values
+from embedded.emulator import capacity, containers, credentials, registry, secret_values
 from embedded.emulator.container_logs import LogDriverError, LogStream, open_stream
 from embedded.emulator.containers import Container
 from embedded.emulator.events import EventStream
 from embedded.emulator.inner import Json, account_and_region, ecs, responses
-from embedded.emulator.processes import Reaper
+from embedded.emulator.runtime import (
+    CannotPullContainerError,
+    CannotStartContainerError,
+    ContainerSpec,
+    Runtime,
+)
 
 logger = logging.getLogger("embedded.tasks")
 
@@ -46,7 +51,7 @@ class World:
 
     directory: Path
     endpoint: str
-    reaper: Reaper
+    runtime: Runtime
     events: EventStream
     on_change: Callable[["TaskRun"], None]
 
@@ -152,7 +157,9 @@ class TaskRun:
             self._start_containers()
         except (secret_values.SecretUnavailableError, LogDriverError) as error:
             return f"ResourceInitializationError: {error}", "TaskFailedToStart"
-        except containers.CannotStartContainerError as error:
+        except CannotPullContainerError as error:
+            return f"CannotPullContainerError: {error}", "TaskFailedToStart"
+        except CannotStartContainerError as error:
             return f"CannotStartContainerError: {error}", "TaskFailedToStart"
         with self._lock:
             stopped_early = self._stop is not None
@@ -179,6 +186,7 @@ class TaskRun:
         task_role = self.role("taskRoleArn")
         own = credentials.assume(task_role, self.id).environment() if task_role else {}
         _, region = account_and_region()
+        runtime = self.world.runtime
         self._home = claim_home(self.world.directory, self.id, self.flow_run_id)
         prepared = []
         for definition, record in zip(self.definition["containerDefinitions"], self.record["containers"], strict=True):
@@ -186,23 +194,33 @@ class TaskRun:
             stream = self._log_stream(definition, record, agent)
             home = self._home / record["name"]
             home.mkdir(parents=True, exist_ok=True)
+            fargate = containers.fargate_environment(endpoint=self.world.endpoint, region=region)
             override = self.override_of(record["name"])
-            base = containers.base_environment(home, endpoint=self.world.endpoint, region=region)
-            environment = containers.environment(definition, override, base={**base, **own}, secrets=secrets)
-            prepared.append((definition, record, override, environment, home, stream))
-        for definition, record, override, environment, home, stream in prepared:
-            with self._changed:
+            spec = ContainerSpec(
+                task_id=self.id,
+                arn=str(record["containerArn"]),
+                definition=definition,
+                override=override,
+                environment=containers.environment(
+                    definition, override, base={**runtime.environment(home), **fargate, **own}, secrets=secrets
+                ),
+                home=home,
+                cpu=int(self.record["cpu"]),
+                memory_mib=int(override.get("memory") or definition.get("memory") or self.record["memory"]),
+                on_lines=self._writer(stream),
+            )
+            prepared.append((spec, record))
+        for spec, record in prepared:
+            registry.check(spec.definition.get("image", ""), agent)
+            if digest := runtime.pull(spec.definition.get("image", "")):
+                record["imageDigest"] = digest
+        runtime.prepare(self.id, self.definition)
+        for spec, record in prepared:
+            with self._lock:
                 if self._stop is not None:
                     return
-                container = Container(
-                    definition,
-                    record,
-                    argv=containers.command_line(definition, override),
-                    environment=environment,
-                    home=home,
-                    on_lines=self._writer(stream),
-                    reaper=self.world.reaper,
-                )
+            container = Container(spec, record, runtime)
+            with self._lock:
                 self.containers.append(container)
                 record.update(lastStatus="RUNNING", runtimeId=f"{self.id}-{container.process.pid}")
             container.follow(lambda ended=container: self._container_ended(ended))  # type: ignore[misc]
@@ -277,6 +295,7 @@ class TaskRun:
         self.record.update(desiredStatus="STOPPED", stoppedReason=reason, stopCode=code, executionStoppedAt=now)
         self.record["stoppingAt"] = self.record.get("stoppingAt") or now
         self._enter("DEPROVISIONING")
+        self.world.runtime.clean_up(self.id)
         shutil.rmtree(self._home, ignore_errors=True)  # ephemeral storage
         for container in self.record["containers"]:
             container["lastStatus"] = "STOPPED"

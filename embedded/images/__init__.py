@@ -6,6 +6,6 @@
 
 from embedded.images.base import FLOW_DOCKERFILE
 from embedded.images.building import build
-from embedded.images.podman import environment, podman_command
+from embedded.images.podman import directory, environment, podman_command
 
-__all__ = ["FLOW_DOCKERFILE", "build", "environment", "podman_command"]
+__all__ = ["FLOW_DOCKERFILE", "build", "directory", "environment", "podman_command"]

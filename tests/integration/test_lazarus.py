@@ -511,8 +511,8 @@ def test_run_whose_tasks_find_no_machine_goes_on_demand(guard: Guard) -> None:
 
 
 def test_run_whose_container_cannot_start_is_given_up_with_reason_and_log(guard: Guard) -> None:
-    def given_up(command: str) -> tuple[State, list[str]]:
-        run = guard.start(job_variables={"command": command, **ON_DEMAND})
+    def given_up(**job_variables: str) -> tuple[State, list[str]]:
+        run = guard.start(job_variables={**job_variables, **ON_DEMAND})
         run.wait_for_states(RESCHEDULED, 1)
         ended = wait_for("it to be given up", lambda: _given_up(run), LONG)
         first, second = run.attempts  # max_reschedules is 1
@@ -526,17 +526,22 @@ def test_run_whose_container_cannot_start_is_given_up_with_reason_and_log(guard:
         return ended, lines
 
     def ends_at_once() -> None:
-        state, lines = given_up("sh -c 'echo cannot find the licence; exit 3'")
+        state, lines = given_up(command="sh -c 'echo cannot find the licence; exit 3'")
         assert "its container exited with code 3" in (state.message or "")
         for line in lines:
             assert line.endswith("Last lines of its container's log:\ncannot find the licence")
 
     def is_unknown() -> None:
-        state, _ = given_up("/opt/nothing/here")
+        state, _ = given_up(command="/opt/nothing/here")
         assert "its task could not start (CannotStartContainerError" in (state.message or "")
         assert "/opt/nothing/here" in (state.message or "")
 
-    together(ends_at_once, is_unknown)
+    def has_an_image_that_may_not_be_pulled() -> None:
+        state, _ = given_up(image="000000000000.dkr.ecr.us-east-1.amazonaws.com/closed:1")
+        assert "its task could not start (ResourceInitializationError" in (state.message or "")
+        assert "ecr:GetAuthorizationToken" in (state.message or "")
+
+    together(ends_at_once, is_unknown, has_an_image_that_may_not_be_pulled)
 
 
 def _given_up(run: Gated) -> State | None:

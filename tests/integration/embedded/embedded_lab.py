@@ -46,6 +46,7 @@ def gone(*pids: int | None) -> bool:
 @dataclass
 class Lab:
     aws: EmbeddedAws
+    image: str = "example/none:1"
     queue: str = ""
     heard: list[dict[str, Any]] = field(default_factory=list)
 
@@ -105,7 +106,7 @@ class Lab:
         }
         main = {
             "name": "main",
-            "image": "example/none:1",
+            "image": self.image,
             "command": ["sh", "-c", script],
             "stopTimeout": 2,
             "logConfiguration": {"logDriver": "awslogs", "options": log},

@@ -198,6 +198,45 @@ def test_a_role_that_does_not_trust_tasks_is_of_no_use(lab: Lab) -> None:
     assert "unable to assume the role" in str(task.stopped_reason)
 
 
+def test_an_image_in_ecr_must_be_there_and_be_granted(lab: Lab) -> None:
+    ecr = lab.client("ecr")
+    repository = ecr.create_repository(repositoryName="lab-images")["repository"]
+    with pytest.raises(ecr.exceptions.ImageNotFoundException, match="imageTag:'1'} does not exist within the repo"):
+        ecr.describe_images(repositoryName="lab-images", imageIds=[{"imageTag": "1"}])
+    manifest = {"schemaVersion": 2, "config": {"size": 7}, "layers": [{"size": 1000}, {"size": 1}]}
+    pushed = ecr.put_image(repositoryName="lab-images", imageTag="1", imageManifest=json.dumps(manifest))["image"]
+    (detail,) = ecr.describe_images(repositoryName="lab-images", imageIds=[{"imageTag": "1"}])["imageDetails"]
+    assert (detail["imageDigest"], detail["imageSizeInBytes"]) == (pushed["imageId"]["imageDigest"], 1008)
+
+    logs = {
+        "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "Resource": "arn:aws:logs:us-east-1:000000000000:log-group:/lab/tasks:*",
+    }
+    log_in = {"Action": "ecr:GetAuthorizationToken", "Resource": "*"}
+    pull = {
+        "Action": ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+        "Resource": repository["repositoryArn"],
+    }
+    stranger = lab.role("lab-stranger", logs)
+    guest = lab.role("lab-guest", logs, log_in)
+    puller = lab.role("lab-puller", logs, log_in, pull)
+
+    def stopped(role: str, tag: str) -> str | None:
+        image = f"{repository['repositoryUri']}:{tag}"
+        arn = lab.run(lab.define("true", image=image, task={"executionRoleArn": role}))
+        task = lab.wait(arn, "STOPPED")
+        assert (task.stop_code == "EssentialContainerExited") == (task.exit_codes == {"main": 0})
+        return task.stopped_reason
+
+    assert stopped(puller, "1") == "Essential container in task exited"
+    assert str(stopped(puller, "2")).startswith("CannotPullContainerError: ")
+    assert str(stopped(puller, "2")).endswith("/lab-images:2: not found")
+    assert "is not authorized to perform: ecr:BatchCheckLayerAvailability on resource" in str(stopped(guest, "1"))
+    assert str(stopped(stranger, "1")).startswith(
+        "ResourceInitializationError: unable to pull secrets or registry auth"
+    )
+
+
 def test_a_command_that_does_not_exist(lab: Lab) -> None:
     task = lab.wait(lab.run(lab.define("", command=["no-such-program"])), "STOPPED")
     assert task.stop_code == "TaskFailedToStart"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedded.emulator.authorization import Check, required
+from embedded.emulator.authorization import Check, more_exactly, required
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 ECS = f"arn:aws:ecs:{REGION}:{ACCOUNT}:"
@@ -82,3 +82,18 @@ def test_services_and_clusters() -> None:
     ]
     assert checks("DescribeClusters", clusters=["prefect"]) == [Check("ecs:DescribeClusters", f"{ECS}cluster/prefect")]
     assert checks("ListTasks", cluster="prefect") == [Check("ecs:ListTasks", "*", CLUSTER)]
+
+
+@pytest.mark.parametrize(
+    ("service", "resource", "data", "exactly"),
+    [
+        ("logs", "arn:x:log-group:g", {"logStreamName": "s"}, "arn:x:log-group:g:log-stream:s"),
+        ("logs", "*", {"logStreamName": "s"}, "*"),
+        ("ecr", "*", {"repositoryNames": ["cdk-assets"]}, "arn:aws:ecr:us-east-1:000000000000:repository/cdk-assets"),
+        ("ecr", "*", {"repositoryNames": ["a", "b"]}, "*"),
+        ("ecr", "arn:r", {"repositoryName": "a"}, "arn:r"),
+        ("s3", "arn:b", {}, "arn:b"),
+    ],
+)
+def test_resources_where_ministack_is_vague(service: str, resource: str, data: dict, exactly: str) -> None:
+    assert more_exactly(service, resource, data) == exactly

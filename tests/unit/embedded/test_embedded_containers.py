@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from embedded.emulator import containers
-from embedded.emulator.containers import CannotStartContainerError, command_line, environment
+from embedded.emulator import processes
+from embedded.emulator.containers import environment, fargate_environment
+from embedded.emulator.processes import ProcessRuntime, Reaper, command_line
+from embedded.emulator.runtime import CannotStartContainerError
 from embedded.emulator.secret_values import SecretReference, parse
 
 SECRET = "arn:aws:secretsmanager:us-east-1:000000000000:secret:prefect-AbCdEf"
@@ -20,7 +22,7 @@ SECRET = "arn:aws:secretsmanager:us-east-1:000000000000:secret:prefect-AbCdEf"
     ],
 )
 def test_command_line(definition: dict, override: dict, argv: list[str], monkeypatch) -> None:
-    monkeypatch.setattr(containers.shutil, "which", lambda name: None)
+    monkeypatch.setattr(processes.shutil, "which", lambda name: None)
     assert command_line(definition, override) == argv
 
 
@@ -49,7 +51,8 @@ def test_a_webserver_port_of_ones_own_stays() -> None:
 def test_nothing_of_the_developers_environment_leaks(tmp_path: Path, monkeypatch) -> None:
     for name in ("PREFECT_API_KEY", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "PYTHONPATH", "EDITOR"):
         monkeypatch.setenv(name, "mine")
-    base = containers.base_environment(tmp_path, endpoint="http://127.0.0.1:1", region="us-east-1")
+    runtime = ProcessRuntime(Reaper.__new__(Reaper))
+    base = runtime.environment(tmp_path) | fargate_environment(endpoint="http://127.0.0.1:1", region="us-east-1")
     assert "mine" not in base.values()
     assert base["HOME"] == str(tmp_path)
 

@@ -81,3 +81,15 @@ def test_tasks_are_found_by_arn_id_and_beginning() -> None:
     with pytest.raises(EmbeddedError, match=r"no live task 'xyz'. There are:\n  abc1  RUNNING"):
         find_task("xyz", tasks, only_live=True)
     assert find_task("xyz", tasks, only_live=False) is tasks[2]
+
+
+def test_the_cdk_builds_images_where_tasks_run_in_them(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMBEDDED_RUNTIME", "podman")
+    by_default = cdk.cdk_environment(EmbeddedAws(tmp_path, ME))
+    assert (by_default["EMBEDDED_RUNTIME"], "CDK_DOCKER" in by_default) == ("process", False), (
+        "the instance's, not mine"
+    )
+    podman = dataclasses.replace(ME, settings={"runtime": "podman"})
+    environment = cdk.cdk_environment(EmbeddedAws(tmp_path, podman))
+    assert environment["EMBEDDED_RUNTIME"] == "podman"
+    assert os.access(environment["CDK_DOCKER"], os.X_OK)

@@ -54,3 +54,18 @@ def test_an_address_in_the_environment_changes_nothing_elsewhere(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert not [path for path in tmp_path.rglob("*.json") if "4299" in path.read_text()]
     assert "placeholder workspace" in done.stderr
+
+
+def test_where_tasks_are_containers_the_image_is_built(tmp_path: Path) -> None:
+    done = run_app(tmp_path, env="embedded", EMBEDDED_RUNTIME="podman")
+    assert done.returncode == 0, done.stderr
+    (assets,) = tmp_path.glob("assembly-*/*Execution*.assets.json")
+    (image,) = json.loads(assets.read_text())["dockerImages"].values()
+    assert image["source"]["dockerFile"] == "docker/flow/Dockerfile"
+
+
+@pytest.mark.parametrize(("env", "runtime"), [("embedded", "process"), ("dev", "podman")])
+def test_elsewhere_it_is_not(env: str, runtime: str, tmp_path: Path) -> None:
+    done = run_app(tmp_path, env=env, EMBEDDED_RUNTIME=runtime)
+    assert done.returncode == 0, done.stderr
+    assert not any(json.loads(file.read_text())["dockerImages"] for file in tmp_path.rglob("*.assets.json"))

@@ -214,8 +214,17 @@ def test_an_address_is_for_the_embedded_environment_only() -> None:
     default = environment("embedded").api
     assert isinstance(default, SelfHostedApi)
     assert default.url == LOCAL_API_URL
-    with pytest.raises(ValueError, match="is for the environment embedded; prod has its API in stacks/environments"):
+    with pytest.raises(ValueError, match="is for the environment embedded; prod has its own in stacks/environments"):
         environment("prod", api_url="http://127.0.0.1:9999/api")
+
+
+def test_an_image_from_outside_is_for_the_embedded_environment_only() -> None:
+    assert environment("embedded").image is None
+    assert environment("embedded", image="build").image == "build"
+    with pytest.raises(ValueError, match="image is for the environment embedded; dev has its own in stacks/environ"):
+        environment("dev", image="build")
+    with pytest.raises(ValueError, match="'build-with-flows'"):
+        environment("embedded", image="latest")
 
 
 def test_only_the_asked_environment_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,6 +239,7 @@ class FlowNetwork(Construct):
             subnet_configuration=subnets,
         )
         s3 = vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
+        cdk.Tags.of(s3).add("Reason", "Flow code and results and layers of images in ECR")
         if self.mode == "endpoints":
             self.connectivity.add(s3)  # the layers of an image in ECR are in S3
         if flow_log_retention is not None:

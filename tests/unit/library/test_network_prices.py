@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
-from library_helpers import new_stack
+from library_helpers import new_stack, only
 
 from cdk_prefect_ecs import FlowNetwork
 from cdk_prefect_ecs.network_modes import NetworkMode
@@ -100,6 +101,11 @@ def test_list_of_endpoints() -> None:
         cells = row(f"`{call.service}`")
         assert cells[1] == call.reason
         assert cells[2] == f"${ENDPOINT_ZONE_HOUR * HOURS_PER_MONTH * (3 if call.every_zone else 1):.2f}"
+
+
+def test_gateway_endpoint_is_listed_with_its_reason() -> None:
+    template = Template.from_stack(cdk.Stack.of(FlowNetwork(new_stack(), "Network")))
+    assert {"Key": "Reason", "Value": row("`s3`, a gateway")[1]} in only(template, "AWS::EC2::VPCEndpoint")["Tags"]
 
 
 def test_public_is_the_cheapest_for_as_long_as_the_page_says() -> None:

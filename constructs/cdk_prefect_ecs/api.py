@@ -174,8 +174,8 @@ class PrefectApi:
             :meth:`ssm_secure_string` or :meth:`secrets_manager`. Default: the server asks for none.
         :param vpc: VPC from which a private server can be reached. The functions that call the API are placed in it;
             its subnets need a way, by NAT or endpoints, to SSM or Secrets Manager, S3 and, for Lazarus, ECS and
-            CloudWatch Logs. In the VPC of a :class:`~cdk_prefect_ecs.FlowNetwork` they have it. Default: the functions
-            reach the API over the internet.
+            CloudWatch Logs. In a :class:`~cdk_prefect_ecs.FlowNetwork` of the modes ``nat`` and ``endpoints`` they have
+            it. Default: the functions reach the API over the internet.
         :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
         :raises ValueError: Not an http(s) URL that ends in ``/api``; a credential inside the URL; ``vpc_subnets``
             without ``vpc``.

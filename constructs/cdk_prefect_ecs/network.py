@@ -199,8 +199,14 @@ class FlowNetwork(Construct):
     def check_reach(self, *, api: PrefectApi, image: FlowImage) -> None:
         """Check that tasks in this network can pull their image and reach the Prefect API, as far as can be known.
 
-        :raises ValueError: In the mode ``endpoints``, Prefect Cloud without PrivateLink or an image that is not in ECR.
+        :raises ValueError: In the mode ``endpoints``, Prefect Cloud without PrivateLink or an image that is not in ECR;
+            in the mode ``public``, an API that its functions shall call from within.
         """
+        if self.mode == "public" and is_inside(self, api):
+            raise ValueError(
+                "a function in a public subnet reaches nothing outside its VPC, so in network mode 'public' it cannot "
+                "read the API's credential; use mode 'nat' or 'endpoints', or leave out the vpc of the PrefectApi"
+            )
         if self.mode != "endpoints":
             return
         if api.is_cloud and api.vpc is None:

@@ -357,6 +357,13 @@ def test_worker_and_pool_refuse_by_themselves() -> None:
     assert_refused(parts.stack, lambda: parts.worker(pool, network=network), "nothing reaches Prefect Cloud")
 
 
+def test_functions_in_public_subnets_are_refused() -> None:
+    network = new_network("public")
+    stack = cdk.Stack.of(network)
+    image = in_ecr(stack)
+    assert_refused(stack, lambda: new_layer(network, image=image), "a function in a public subnet reaches nothing")
+
+
 def test_a_token_passes_as_image() -> None:
     network = new_network()
     stack = cdk.Stack.of(network)

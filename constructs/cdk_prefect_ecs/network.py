@@ -124,6 +124,7 @@ class FlowNetwork(Construct):
         )
         self._connections = ec2.Connections(security_groups=[self.security_group])
         self._endpoints_security_group: ec2.SecurityGroup | None = None
+        self._endpoints: dict[str, ec2.InterfaceVpcEndpoint] = {}
 
     @staticmethod
     def from_default_vpc(scope: Construct, construct_id: str) -> FlowNetwork:
@@ -159,8 +160,8 @@ class FlowNetwork(Construct):
         :param service: Name of the endpoint service without ``com.amazonaws.REGION``, such as ``athena``.
         :param used_by: What calls it; a layer or network stands for the flow runs.
         :param reason: What it is for; a tag of the endpoint says so. Of several reasons the first stays.
-        :param every_zone: Whether it is in every zone. In one only it is cheaper, and gone with that zone. Default:
-            True.
+        :param every_zone: Whether it is in every zone. In one only it is cheaper, and gone with that zone; one user who
+            wants it in every zone is enough. Default: True.
         :raises ValueError: Not the name of a service, or a reason that is not the value of a tag.
         """
         if not _SERVICE.fullmatch(service) or service.startswith("com."):
@@ -182,11 +183,11 @@ class FlowNetwork(Construct):
         # From the side of the caller: where that is in another stack, so is the rule, and the stacks do not depend on
         # each other both ways.
         used_by.connections.allow_to(group, ec2.Port.HTTPS, "AWS services")
-        endpoint_id = "".join(part.capitalize() for part in re.split(r"[.-]", service))
-        if self.node.try_find_child(endpoint_id) is None:
-            endpoint = ec2.InterfaceVpcEndpoint(
+        endpoint = self._endpoints.get(service)
+        if endpoint is None:
+            endpoint = self._endpoints[service] = ec2.InterfaceVpcEndpoint(
                 self,
-                endpoint_id,
+                "".join(part.capitalize() for part in re.split(r"[.-]", service)),
                 vpc=self.vpc,
                 service=ec2.InterfaceVpcEndpointAwsService(service),
                 subnets=ec2.SubnetSelection(subnets=list(self.subnets if every_zone else self.subnets[:1])),
@@ -195,6 +196,10 @@ class FlowNetwork(Construct):
             )
             cdk.Tags.of(endpoint).add("Reason", reason)
             self.connectivity.add(endpoint, group)
+        elif every_zone:
+            resource = endpoint.node.default_child
+            assert isinstance(resource, ec2.CfnVPCEndpoint)
+            resource.subnet_ids = [subnet.subnet_id for subnet in self.subnets]
 
     def check_reach(self, *, api: PrefectApi, image: FlowImage) -> None:
         """Check that tasks in this network can pull their image and reach the Prefect API, as far as can be known.

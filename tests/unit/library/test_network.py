@@ -207,6 +207,19 @@ def test_a_service_gets_an_endpoint_for_those_that_use_it() -> None:
     assert [rule["Description"] for rule in group["SecurityGroupEgress"]] == ["Disallow all traffic"]
 
 
+def test_an_endpoint_is_in_every_zone_if_one_of_its_users_wants_that() -> None:
+    for order in ((False, True), (True, False)):
+        stack = new_stack(env=cdk.Environment(region="us-east-1"))
+        network = FlowNetwork(stack, "Network", mode="endpoints")
+        for every_zone in order:
+            network.add_service_endpoint("sqs", used_by=network, reason="Why", every_zone=every_zone)
+        template = Template.from_stack(stack)
+        (endpoint,) = template.find_resources(
+            "AWS::EC2::VPCEndpoint", {"Properties": {"VpcEndpointType": "Interface"}}
+        ).values()
+        assert len(endpoint["Properties"]["SubnetIds"]) == 3
+
+
 def let_in(template: Template) -> list[tuple[str, str, int, int]]:
     """Who may connect to the endpoints: group, protocol and ports."""
     rules = [plain(rule["Properties"]) for rule in template.find_resources("AWS::EC2::SecurityGroupIngress").values()]

@@ -127,9 +127,17 @@ def secret_in_secrets_manager(scope: Construct) -> ApiSecret:
 # Exactly what is needed
 
 
-@pytest.mark.parametrize("secret", ["ssm", "secretsmanager", None])
-@pytest.mark.parametrize("enable_execute_command", [False, True])
-@pytest.mark.parametrize("functions_inside", [False, True])
+@pytest.mark.parametrize(
+    ("secret", "enable_execute_command", "functions_inside"),
+    [
+        ("ssm", False, False),
+        ("ssm", True, True),
+        ("secretsmanager", True, False),
+        ("secretsmanager", False, True),
+        (None, False, False),
+        (None, True, True),
+    ],
+)
 def test_endpoints_are_those_that_the_roles_call(
     secret: str | None, enable_execute_command: bool, functions_inside: bool
 ) -> None:

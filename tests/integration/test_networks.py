@@ -19,20 +19,23 @@ APP = Path(__file__).parent / "apps" / "networks.py"
 class Networks:
     """The deployed stack."""
 
-    def __init__(self, app: DeployedApp, out: Path) -> None:
+    def __init__(self, app: DeployedApp) -> None:
         self._app = app
-        self._out = out
+        self._assembly = app.aws.directory / "networks.out"
         self.ec2 = app.aws.client("ec2")
 
-    def cdk(self, command: str, mode: str) -> None:
+    def deploy(self, mode: str) -> None:
         env = {"PREFECT_API_URL": self._app.server.api_url, "MODE": mode, "PYTHONPATH": str(ROOT)}
         run_cdk(
-            [command, "--output", str(self._out / "cdk.out")],
+            ["deploy", "--output", str(self._assembly)],
             aws=self._app.aws,
-            cwd=self._out,
+            cwd=self._app.aws.directory,
             app=f"{sys.executable} {APP}",
             env=env,
         )
+
+    def destroy(self) -> None:
+        run_cdk(["destroy"], aws=self._app.aws, cwd=self._app.aws.directory, app=str(self._assembly))
 
     def outputs(self) -> dict[str, str]:
         (stack,) = self._app.aws.client("cloudformation").describe_stacks(StackName="Networks")["Stacks"]
@@ -65,11 +68,11 @@ class Networks:
 
 
 @pytest.fixture(scope="module")
-def networks(undeployed: DeployedApp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Networks]:
-    made = Networks(undeployed, tmp_path_factory.mktemp("networks"))
-    made.cdk("deploy", "public")
+def networks(undeployed: DeployedApp) -> Iterator[Networks]:
+    made = Networks(undeployed)
+    made.deploy("public")
     yield made
-    made.cdk("destroy", "nat")
+    made.destroy()
     assert "networks" not in [pool.name for pool in undeployed.prefect.read_work_pools()]
 
 
@@ -124,7 +127,7 @@ def test_endpoints_are_there_for_worker_flow_runs_and_functions(networks: Networ
 def test_from_public_to_nat_in_place(networks: Networks) -> None:
     before = networks.outputs()["ChangingVpc"]
     public = networks.subnets("Changing")
-    networks.cdk("deploy", "nat")
+    networks.deploy("nat")
     assert networks.outputs()["ChangingVpc"] == before
     assert networks.ways_out("Changing") == {"nat"}
     assert not set(networks.subnets("Changing")) & set(public)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from cdk_prefect_ecs.capacity import SpotPolicy
 from cdk_prefect_ecs.network_modes import MIN_ZONES, NETWORK_MODES, default_zone_count
+from cdk_prefect_ecs.network_reach import registry_on_the_internet
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_api_url,
@@ -210,6 +211,13 @@ class EnvironmentConfig:
             raise ValueError(
                 f"{where}: network endpoints has no way to Prefect Cloud; use nat or public, or a server of your own"
             )
+        if network == "endpoints" and self.image not in BUILT_IMAGES:
+            registry = "docker.io" if self.image is None else registry_on_the_internet(self.image)
+            if registry is not None:
+                raise ValueError(
+                    f"{where}: network endpoints has no way to {registry}, where the image is; use image='build', "
+                    "which goes to ECR, or network nat"
+                )
         if isinstance(self.api, SelfHostedApi) and self.api.private and network in ("public", DEFAULT_VPC):
             raise ValueError(
                 f"{where}: a private API is called by functions in the VPC, which reach no AWS service from the public "

@@ -20,7 +20,7 @@ from cdk_prefect_ecs.network_modes import (
     check_network_settings,
     default_zone_count,
 )
-from cdk_prefect_ecs.network_reach import ServiceCall, registry_on_the_internet
+from cdk_prefect_ecs.network_reach import ServiceCall, registry_on_the_internet, task_calls
 
 _SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 # What every AWS service takes as the value of a tag.
@@ -222,8 +222,8 @@ class FlowNetwork(Construct):
         registry = None if image.repository else registry_on_the_internet(image.reference)
         if registry is not None and not cdk.Token.is_unresolved(image.reference):
             raise ValueError(
-                f"in network mode 'endpoints' nothing reaches {registry}, where the image {image.reference} is; put it "
-                "into ECR, a pull-through cache will do, and use FlowImage.from_ecr_repository; or use mode 'nat'"
+                f"in network mode 'endpoints' nothing reaches {registry}, where the image {image.reference} is; use "
+                "one in ECR, by FlowImage.from_asset or FlowImage.from_ecr_repository, or mode 'nat'"
             )
 
     def _new_vpc(
@@ -303,6 +303,15 @@ def add_service_endpoints(network: FlowNetwork, used_by: ec2.IConnectable, calls
     """Let one of this library's constructs call what it calls; see :meth:`FlowNetwork.add_service_endpoint`."""
     for call in calls:
         network.add_service_endpoint(call.service, used_by=used_by, reason=call.reason, every_zone=call.every_zone)
+
+
+def start_calls(image: FlowImage, api: PrefectApi) -> tuple[ServiceCall, ...]:
+    """What ECS calls to start a task with this image."""
+    return task_calls(
+        image_in_ecr=image.repository is not None,
+        secret_service=api.secret_service,
+        registry_secret=image.credentials is not None,
+    )
 
 
 def is_inside(network: FlowNetwork, api: PrefectApi) -> bool:

@@ -31,7 +31,7 @@ _IMAGE: Final = (
 _LOG: Final = ServiceCall("logs", "ECS writes the log of worker and flow runs")
 _SECRETS: Final = {
     "ssm": ServiceCall("ssm", "The credential of the Prefect API is an SSM parameter"),
-    "secretsmanager": ServiceCall("secretsmanager", "The credential of the Prefect API is in Secrets Manager"),
+    "secretsmanager": ServiceCall("secretsmanager", "A credential is in Secrets Manager"),
 }
 _ECS: Final = ServiceCall("ecs", "The worker and Lazarus start and stop and look at tasks")
 _OBSERVER: Final = ServiceCall(
@@ -40,13 +40,21 @@ _OBSERVER: Final = ServiceCall(
 _EXEC: Final = ServiceCall("ssmmessages", "ECS Exec into the worker")
 
 
-def task_calls(*, image_in_ecr: bool, secret_service: str | None) -> tuple[ServiceCall, ...]:
+def task_calls(
+    *, image_in_ecr: bool, secret_service: str | None, registry_secret: bool = False
+) -> tuple[ServiceCall, ...]:
     """What ECS calls, from within the network, to start any task of ours.
 
     :param image_in_ecr: Whether the image is in a private ECR repository.
     :param secret_service: ``ssm`` or ``secretsmanager``, where the API's credential is; None without one.
+    :param registry_secret: Whether the image's registry asks for a credential. Default: False.
     """
-    return (*(_IMAGE if image_in_ecr else ()), _LOG, *secret_calls(secret_service))
+    return (
+        *(_IMAGE if image_in_ecr else ()),
+        *secret_calls("secretsmanager" if registry_secret else None),
+        _LOG,
+        *secret_calls(secret_service),
+    )
 
 
 def worker_calls(*, enable_execute_command: bool) -> tuple[ServiceCall, ...]:
@@ -66,7 +74,8 @@ def lazarus_calls(*, secret_service: str | None) -> tuple[ServiceCall, ...]:
 
 def endpoint_zones(calls: Sequence[ServiceCall], zones: int) -> int:
     """Interface endpoints for these calls, each counted once for every zone it is in: what AWS bills."""
-    return sum(zones if call.every_zone else 1 for call in set(calls))
+    everywhere = {call.service for call in calls if call.every_zone}
+    return zones * len(everywhere) + len({call.service for call in calls} - everywhere)
 
 
 _PUBLIC_REGISTRIES: Final = (

@@ -20,8 +20,8 @@ from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTemplate
 from cdk_prefect_ecs.names import block_name, task_definition_family
-from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, warn_of_api
-from cdk_prefect_ecs.network_reach import secret_calls, task_calls
+from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
+from cdk_prefect_ecs.network_reach import secret_calls
 from cdk_prefect_ecs.roles import grant_run_flows
 from cdk_prefect_ecs.settings import check_work_pool_settings
 from cdk_prefect_ecs.storage import RESULTS_PREFIX, FlowStorage
@@ -149,11 +149,7 @@ class WorkPool(Construct):
             registry_secret_arn=image.credentials.secret_arn if image.credentials else None,
             writable_volumes=image.writable_volumes,
         ).render()
-        add_service_endpoints(
-            network,
-            network,
-            task_calls(image_in_ecr=image.repository is not None, secret_service=api.secret_service),
-        )
+        add_service_endpoints(network, network, start_calls(image, api))
         warn_of_api(network, api, self)
 
         sync = WorkPoolSync.of(self, api)

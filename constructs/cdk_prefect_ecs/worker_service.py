@@ -17,8 +17,8 @@ from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.capacity import FARGATE
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.image import FlowImage
-from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
-from cdk_prefect_ecs.network_reach import task_calls, worker_calls
+from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_calls
+from cdk_prefect_ecs.network_reach import worker_calls
 from cdk_prefect_ecs.settings import check_worker_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 
@@ -177,10 +177,7 @@ class WorkerService(Construct):
         add_service_endpoints(
             network,
             self.security_group,
-            [
-                *task_calls(image_in_ecr=image.repository is not None, secret_service=api.secret_service),
-                *worker_calls(enable_execute_command=enable_execute_command),
-            ],
+            [*start_calls(image, api), *worker_calls(enable_execute_command=enable_execute_command)],
         )
         work_pool.grant_run(worker_role)
         # A wrong key or URL fails at the pool, in seconds, before a worker would crash over it again and again.

@@ -92,9 +92,10 @@ def test_cfn_lint_has_nothing_to_say(networks: Networks, name: str) -> None:
     assert [str(match) for match in matches if match.rule.id != "W3005"] == []
 
 
-def test_acknowledged_in_the_app_with_a_private_api(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["nat", "endpoints"])
+def test_acknowledged_in_the_app_with_a_private_api(mode: str, tmp_path: Path) -> None:
     api = SelfHostedApi("https://prefect.internal/api", "/prefect/auth-string", private=True)
-    config = dataclasses.replace(environment("staging"), network="nat", api=api)
+    config = dataclasses.replace(environment("staging"), network=mode, api=api, image="build")
     app, stage = checked_app(tmp_path, config)
     with pytest.raises(RuntimeError, match="ValidationFailed"):
         app.synth()

@@ -178,6 +178,17 @@ def test_without_lazarus_and_its_own_registry_fewer_are_needed() -> None:
     assert endpoints(template) == called(template, *TASK_ROLES) == {"s3", "logs", "ecs", "sqs"}
 
 
+def test_a_registry_that_asks_for_a_credential() -> None:
+    network = new_network()
+    stack = cdk.Stack.of(network)
+    credentials = secretsmanager.Secret.from_secret_complete_arn(
+        stack, "Registry", "arn:aws:secretsmanager:us-east-1:123456789012:secret:registry-AbCdEf"
+    )
+    new_layer(network, image=FlowImage.from_registry("registry.internal:5000/flows:1", credentials=credentials))
+    template = Template.from_stack(stack)
+    assert endpoints(template) == called(template, *TASK_ROLES) == {"s3", "logs", "ecs", "sqs", "ssm", "secretsmanager"}
+
+
 def test_the_functions_call_nothing_else() -> None:
     clients = {
         node.args[0].value
@@ -414,8 +425,10 @@ def test_registries(image: str, registry: str | None) -> None:
 
 
 def test_endpoint_zones_count_a_service_once() -> None:
-    calls = [ServiceCall("a", "why"), ServiceCall("a", "why"), ServiceCall("b", "why", every_zone=False)]
+    once = ServiceCall("b", "why", every_zone=False)
+    calls = [ServiceCall("a", "why"), ServiceCall("a", "another reason"), once, once]
     assert endpoint_zones(calls, 3) == 4
+    assert endpoint_zones([*calls, ServiceCall("b", "why")], 3) == 6
     assert endpoint_zones([], 3) == 0
 
 

@@ -59,8 +59,9 @@ def test_three_zones_where_there_are(region: str, zones: int) -> None:
         ("public", {}),
         ("nat", {}),
         ("nat", {"api": PRIVATE}),
-        ("endpoints", {"api": PRIVATE}),
-        ("endpoints", {"api": SelfHostedApi("https://prefect.example.com/api")}),
+        ("endpoints", {"api": PRIVATE, "image": "build"}),
+        ("endpoints", {"api": PRIVATE, "image": "registry.internal:5000/flows:1"}),
+        ("endpoints", {"api": SelfHostedApi("https://prefect.example.com/api"), "image": "build-with-flows"}),
         ("default-vpc", {"account": "123456789012"}),
         (VPC, {"account": "123456789012", "api": PRIVATE}),
     ],
@@ -117,6 +118,11 @@ def test_everything_set() -> None:
             {"network": "endpoints"},
             "environment dev: network endpoints has no way to Prefect Cloud; use nat or public, or a server of your",
         ),
+        (
+            {"network": "endpoints", "api": PRIVATE},
+            "environment dev: network endpoints has no way to docker.io, where the image is; use image='build'",
+        ),
+        ({"network": "endpoints", "api": PRIVATE, "image": "ghcr.io/acme/flows:1"}, "no way to ghcr.io"),
         (
             {"api": PRIVATE},
             "a private API is called by functions in the VPC, which reach no AWS service from the public subnets of "

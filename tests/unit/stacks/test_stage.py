@@ -357,6 +357,21 @@ def test_network_that_exists(network: str, search: str, group: str, address: str
     assert (found["subnets"], found["assignPublicIp"]) == (["subnet-a", "subnet-b", "subnet-c"], address)
 
 
+def test_network_endpoints() -> None:
+    api = SelfHostedApi("https://prefect.internal/api", "/prefect/auth-string", private=True)
+    made = in_network("endpoints", api=api, image="build")
+    template = Template.from_stack(made.foundation)
+    template.resource_count_is("AWS::EC2::Route", 0)
+    # of an image in ECR, a credential in SSM, the log, the worker and its observer; and of S3
+    template.resource_count_is("AWS::EC2::VPCEndpoint", 7)
+    assert pool_network(made)["assignPublicIp"] == "DISABLED"
+    assert made.foundation.dependencies == []
+    # Of the worker, Lazarus and the function of the pool; that of the flow runs is where the network is.
+    rules = Template.from_stack(made.execution).find_resources("AWS::EC2::SecurityGroupIngress").values()
+    assert [rule["Properties"]["FromPort"] for rule in rules] == [443] * 3
+    template.resource_count_is("AWS::EC2::SecurityGroupIngress", 1)
+
+
 def test_functions_that_call_a_private_api_are_in_the_network() -> None:
     api = SelfHostedApi("https://prefect.internal/api", private=True)
     made = in_network("nat", api=api)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from cdk_prefect_ecs.capacity import SpotPolicy
+from cdk_prefect_ecs.network_modes import MIN_ZONES, NETWORK_MODES, default_zone_count
+from cdk_prefect_ecs.network_reach import registry_on_the_internet
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_api_url,
@@ -22,6 +24,10 @@ from cdk_prefect_ecs.settings import (
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _ACCOUNT = re.compile(r"\d{12}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+_VPC_ID = re.compile(r"vpc-[0-9a-f]{8,17}")
+
+#: The setting `network` for the account's default VPC.
+DEFAULT_VPC = "default-vpc"
 
 #: Images that are built from docker/flow when an environment is deployed: the stage of the Dockerfile.
 BUILT_IMAGES = {"build": "default", "build-with-flows": "baked"}
@@ -57,6 +63,8 @@ class SelfHostedApi:
     url: str
     auth_string_parameter: str | None = None
     """SSM SecureString with ``user:password``; None when the server asks for none."""
+    private: bool = False
+    """Whether it can be reached from within the VPC only: the functions that call it are then placed there."""
 
     is_placeholder: bool = field(default=False, init=False)
 
@@ -109,13 +117,16 @@ class EnvironmentConfig:
     :param image: Image of worker and flow runs. None: the official one, pinned, which needs no builder. ``"build"``:
         docker/flow, built and published at deploy. ``"build-with-flows"``: the same with flows/ in it. Else a pinned
         reference of an image that can be pulled without credentials.
-    :param zone_count: Zones of the VPC. Spot capacity is per zone, so more are better; a few regions have only 2.
+    :param network: How worker and flow runs reach the world: ``public``, ``nat`` or ``endpoints`` for a new VPC,
+        ``default-vpc`` or the id of a VPC for an existing one. docs/network.md has prices and says which to take.
+    :param zone_count: Zones of a new VPC. Spot capacity is per zone, so more are better. None: 3, or 2 where the region
+        has no more.
     :param account: AWS account id. None: the account of the credentials that deploy, so a slip of the profile deploys
         there; pin it for production.
     :param keep_data: Whether bucket and log group outlive their stack.
     :param termination_protection: Whether the foundation stack refuses to be deleted.
     :param log_retention_days: How long logs are kept.
-    :param flow_logs: Whether the VPC keeps flow logs.
+    :param flow_logs: Whether a new VPC keeps flow logs.
     :param container_insights: Whether the cluster sends Container Insights metrics.
     :param execute_command: Whether ``aws ecs execute-command`` into the worker works.
     :param tags: Tags of everything.
@@ -129,7 +140,8 @@ class EnvironmentConfig:
     worker: WorkerConfig = WorkerConfig()
     account: str | None = None
     image: str | None = None
-    zone_count: int = 3
+    network: str = "public"
+    zone_count: int | None = None
     keep_data: bool = True
     termination_protection: bool = False
     log_retention_days: int = 30
@@ -156,8 +168,12 @@ class EnvironmentConfig:
                 raise ValueError(
                     f"environment {self.name}: {error}; or use {', '.join(map(repr, BUILT_IMAGES))} or None"
                 ) from error
-        if not 1 <= self.zone_count <= MAX_ZONES:
-            raise ValueError(f"environment {self.name}: zone_count must be 1 to {MAX_ZONES}; got {self.zone_count}")
+        if not MIN_ZONES <= self.zones <= MAX_ZONES:
+            raise ValueError(
+                f"environment {self.name}: zone_count must be {MIN_ZONES} to {MAX_ZONES}, as Spot capacity is per "
+                f"zone; got {self.zone_count}"
+            )
+        self._check_network()
         if self.log_retention_days not in LOG_RETENTION_DAYS:
             raise ValueError(
                 f"environment {self.name}: log_retention_days {self.log_retention_days} is not one that "
@@ -178,6 +194,40 @@ class EnvironmentConfig:
     def stack_names(self) -> tuple[str, str]:
         """Names of the stateful and the stateless stack."""
         return f"{self.stage_name}-Foundation", f"{self.stage_name}-Execution"
+
+    def _check_network(self) -> None:
+        where, network = f"environment {self.name}", self.network
+        if network not in NETWORK_MODES:
+            if network != DEFAULT_VPC and not _VPC_ID.fullmatch(network):
+                raise ValueError(
+                    f"{where}: network must be one of {', '.join(NETWORK_MODES)}, {DEFAULT_VPC} or the id of a VPC "
+                    f"such as vpc-0123456789abcdef0; got {network!r}"
+                )
+            if self.account is None:
+                raise ValueError(f"{where}: network {network} is looked up, which takes an account; set account too")
+            if self.zone_count is not None or self.flow_logs:
+                raise ValueError(f"{where}: zone_count and flow_logs are of a new VPC; network {network} has its own")
+        if network == "endpoints" and isinstance(self.api, CloudApi):
+            raise ValueError(
+                f"{where}: network endpoints has no way to Prefect Cloud; use nat or public, or a server of your own"
+            )
+        if network == "endpoints" and self.image not in BUILT_IMAGES:
+            registry = "docker.io" if self.image is None else registry_on_the_internet(self.image)
+            if registry is not None:
+                raise ValueError(
+                    f"{where}: network endpoints has no way to {registry}, where the image is; use image='build', "
+                    "which goes to ECR, or network nat"
+                )
+        if isinstance(self.api, SelfHostedApi) and self.api.private and network in ("public", DEFAULT_VPC):
+            raise ValueError(
+                f"{where}: a private API is called by functions in the VPC, which reach no AWS service from the public "
+                f"subnets of network {network}; use nat, endpoints or the id of a VPC"
+            )
+
+    @property
+    def zones(self) -> int:
+        """Zones of a new VPC."""
+        return default_zone_count(self.region) if self.zone_count is None else self.zone_count
 
 
 #: No region has more zones; a VPC of /16 splits into as many /20 subnets and more.

@@ -9,7 +9,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
-from cdk_prefect_ecs import FlowCluster, FlowImage, PrefectApi, PrefectExecutionLayer
+from cdk_prefect_ecs import FlowCluster, FlowImage, FlowNetwork, PrefectApi, PrefectExecutionLayer
 from stacks.config import BUILT_IMAGES, CloudApi, EnvironmentConfig, SelfHostedApi
 from stacks.foundation import FoundationStack
 
@@ -43,7 +43,7 @@ class ExecutionStack(cdk.Stack):
             self,
             "Prefect",
             work_pool_name=config.pool.name,
-            api=prefect_api(config.api),
+            api=prefect_api(config.api, foundation.network),
             network=foundation.network,
             cluster=self.cluster,
             storage=foundation.storage,
@@ -112,8 +112,8 @@ def flow_image(scope: Construct, image: str | None) -> FlowImage:
     )
 
 
-def prefect_api(api: CloudApi | SelfHostedApi) -> PrefectApi:
-    """The library's view of a configured API."""
+def prefect_api(api: CloudApi | SelfHostedApi, network: FlowNetwork) -> PrefectApi:
+    """The library's view of a configured API; a private one is called from within the network."""
     if isinstance(api, CloudApi):
         return PrefectApi.cloud(
             account_id=api.account_id,
@@ -121,4 +121,8 @@ def prefect_api(api: CloudApi | SelfHostedApi) -> PrefectApi:
             api_key=PrefectApi.ssm_secure_string(api.api_key_parameter),
         )
     parameter = api.auth_string_parameter
-    return PrefectApi.self_hosted(api.url, auth_string=PrefectApi.ssm_secure_string(parameter) if parameter else None)
+    return PrefectApi.self_hosted(
+        api.url,
+        auth_string=PrefectApi.ssm_secure_string(parameter) if parameter else None,
+        vpc=network.vpc if api.private else None,
+    )

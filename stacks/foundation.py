@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_prefect_ecs import FlowNetwork, FlowStorage
-from stacks.config import EnvironmentConfig
+from cdk_prefect_ecs.network_modes import NETWORK_MODES, NetworkMode
+from stacks.config import DEFAULT_VPC, EnvironmentConfig
 
 
 class FoundationStack(cdk.Stack):
     """The stateful half of an environment."""
 
     def __init__(self, scope: Construct, construct_id: str, *, config: EnvironmentConfig, **kwargs: Any) -> None:
-        self._zone_count = config.zone_count
+        self._zone_count = config.zones
         super().__init__(scope, construct_id, termination_protection=config.termination_protection, **kwargs)
         removal_policy = cdk.RemovalPolicy.RETAIN if config.keep_data else cdk.RemovalPolicy.DESTROY
         retention = retention_days(config.log_retention_days)
 
-        self.network = FlowNetwork(
-            self,
-            "Network",
-            max_azs=config.zone_count,
-            flow_log_retention=retention if config.flow_logs else None,
-        )
+        self.network = self._new_network(config, retention)
         self.storage = FlowStorage(
             self,
             "Storage",
@@ -46,6 +43,19 @@ class FoundationStack(cdk.Stack):
             "LogGroupName",
             value=self.log_group.log_group_name,
             description="Logs of the worker (worker/…) and of flow runs (flow-run/…)",
+        )
+
+    def _new_network(self, config: EnvironmentConfig, retention: logs.RetentionDays) -> FlowNetwork:
+        if config.network == DEFAULT_VPC:
+            return FlowNetwork.from_default_vpc(self, "Network")
+        if config.network not in NETWORK_MODES:
+            return FlowNetwork(self, "Network", vpc=ec2.Vpc.from_lookup(self, "Vpc", vpc_id=config.network))
+        return FlowNetwork(
+            self,
+            "Network",
+            mode=cast(NetworkMode, config.network),
+            max_azs=config.zones,
+            flow_log_retention=retention if config.flow_logs else None,
         )
 
     @property

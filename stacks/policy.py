@@ -7,6 +7,7 @@ import json
 import aws_cdk as cdk
 from constructs import Construct, IConstruct
 
+from cdk_prefect_ecs.work_pool import WorkPoolSync
 from stacks.config import BUILT_IMAGES
 from stacks.stage import PrefectStage
 
@@ -20,7 +21,7 @@ def acknowledge(stage: PrefectStage) -> None:
         "Access logs need a second bucket that costs and must be secured in turn. The bucket is private, TLS only and "
         "versioned; who wants an audit trail of objects turns on CloudTrail data events.",
     )
-    if not stage.config.flow_logs:
+    if foundation.network.mode is not None and not stage.config.flow_logs:
         _acknowledge(
             foundation.network.vpc,
             "VPC7",
@@ -68,13 +69,21 @@ def acknowledge(stage: PrefectStage) -> None:
         _acknowledge(
             lazarus_policy,
             "IAM5[Resource::*]",
-            "ecs:ListTasks supports no resource but container instances; the condition ecs:cluster limits it.",
+            "ecs:ListTasks supports no resource but container instances; the condition ecs:cluster limits it. Nor do "
+            "the six actions with which Lambda manages network interfaces, which are there only for a private API.",
         )
         _acknowledge(
             lazarus_policy,
             f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
             "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster holds too.",
         )
+    for child in stage.execution.node.children:
+        if isinstance(child, WorkPoolSync) and child.function.is_bound_to_vpc:
+            _acknowledge(
+                child.node.find_child("Role").node.find_child("DefaultPolicy"),
+                "IAM5[Resource::*]",
+                "The six actions with which Lambda manages network interfaces in a VPC support no resource.",
+            )
     _acknowledge(
         layer.worker.task_definition,
         "ECS2",

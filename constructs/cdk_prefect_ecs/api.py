@@ -18,6 +18,8 @@ from constructs import Construct
 from cdk_prefect_ecs.settings import check_api_url, check_cloud_id, check_parameter_name
 
 PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
+#: The same over PrivateLink. Source: "How to secure access over PrivateLink", Prefect documentation.
+PRIVATE_PREFECT_CLOUD_URL: Final = "https://api.private.prefect.cloud/api"
 
 
 class ApiSecret(Protocol):
@@ -37,6 +39,10 @@ class ApiSecret(Protocol):
 
     def reference(self, scope: Construct) -> dict[str, str]:
         """How the functions of this library find the secret."""
+
+    @property
+    def service(self) -> str:
+        """The AWS service that keeps it: ``ssm`` or ``secretsmanager``."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,10 @@ class _SsmSecureString:
     def reference(self, scope: Construct) -> dict[str, str]:
         return {"Kind": "SsmParameter", "Id": self.parameter_name}
 
+    @property
+    def service(self) -> str:
+        return "ssm"
+
 
 @dataclass(frozen=True)
 class _SecretsManagerSecret:
@@ -98,6 +108,10 @@ class _SecretsManagerSecret:
         reference = {"Kind": "SecretsManager", "Id": self.secret.secret_arn}
         return {**reference, "Field": self.field} if self.field else reference
 
+    @property
+    def service(self) -> str:
+        return "secretsmanager"
+
 
 @dataclass(frozen=True)
 class PrefectApi:
@@ -117,19 +131,33 @@ class PrefectApi:
     vpc_subnets: ec2.SubnetSelection | None = None
 
     @staticmethod
-    def cloud(*, account_id: str, workspace_id: str, api_key: ApiSecret) -> PrefectApi:
+    def cloud(
+        *,
+        account_id: str,
+        workspace_id: str,
+        api_key: ApiSecret,
+        vpc: ec2.IVpc | None = None,
+        vpc_subnets: ec2.SubnetSelection | None = None,
+    ) -> PrefectApi:
         """Use Prefect Cloud.
 
         :param account_id: Id of the Prefect Cloud account, a UUID; ``prefect cloud workspace ls`` and the address bar
             of the UI show it.
         :param workspace_id: Id of the workspace, a UUID.
         :param api_key: An API key, best of a service account, as :meth:`ssm_secure_string` or :meth:`secrets_manager`.
-        :raises ValueError: An id that is not a UUID.
+        :param vpc: VPC with an endpoint of Prefect Cloud's PrivateLink, which some plans have. Prefect Cloud is then
+            ``api.private.prefect.cloud``, and the functions that call it are placed in the VPC, see
+            :meth:`self_hosted`. Default: Prefect Cloud is reached over the internet.
+        :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
+        :raises ValueError: An id that is not a UUID; ``vpc_subnets`` without ``vpc``.
         """
+        _check_subnets(vpc, vpc_subnets)
         for name, value in (("account_id", account_id), ("workspace_id", workspace_id)):
             if not cdk.Token.is_unresolved(value):
                 check_cloud_id(name, value)
-        return PrefectApi(f"{PREFECT_CLOUD_URL}/accounts/{account_id}/workspaces/{workspace_id}", api_key, "Bearer")
+        base = PRIVATE_PREFECT_CLOUD_URL if vpc else PREFECT_CLOUD_URL
+        url = f"{base}/accounts/{account_id}/workspaces/{workspace_id}"
+        return PrefectApi(url, api_key, "Bearer", vpc, vpc_subnets)
 
     @staticmethod
     def self_hosted(
@@ -146,14 +174,13 @@ class PrefectApi:
             :meth:`ssm_secure_string` or :meth:`secrets_manager`. Default: the server asks for none.
         :param vpc: VPC from which a private server can be reached. The functions that call the API are placed in it;
             its subnets need a way, by NAT or endpoints, to SSM or Secrets Manager, S3 and, for Lazarus, ECS and
-            CloudWatch Logs. Default: the functions reach
-            the API over the internet.
+            CloudWatch Logs. In a :class:`~cdk_prefect_ecs.FlowNetwork` of the modes ``nat`` and ``endpoints`` they have
+            it. Default: the functions reach the API over the internet.
         :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
         :raises ValueError: Not an http(s) URL that ends in ``/api``; a credential inside the URL; ``vpc_subnets``
             without ``vpc``.
         """
-        if vpc_subnets is not None and vpc is None:
-            raise ValueError("vpc_subnets selects subnets of a VPC; pass vpc too, or leave it out")
+        _check_subnets(vpc, vpc_subnets)
         if not cdk.Token.is_unresolved(url):
             url = url.rstrip("/")
             check_api_url(url)
@@ -188,6 +215,16 @@ class PrefectApi:
         return _SecretsManagerSecret(secret, field)
 
     @property
+    def is_cloud(self) -> bool:
+        """Whether this is Prefect Cloud."""
+        return self.scheme == "Bearer"
+
+    @property
+    def secret_service(self) -> str | None:
+        """The AWS service that keeps the credential; None without one."""
+        return self.secret.service if self.secret else None
+
+    @property
     def secret_variable(self) -> str:
         """The environment variable through which Prefect reads the secret."""
         return "PREFECT_API_KEY" if self.scheme == "Bearer" else "PREFECT_API_AUTH_STRING"
@@ -214,3 +251,8 @@ class PrefectApi:
         """Equal for two APIs that share URL and credential: what functions are shared by."""
         reference = cdk.Stack.of(scope).resolve([self.url, self.function_reference(scope)])
         return json.dumps(reference, sort_keys=True)
+
+
+def _check_subnets(vpc: ec2.IVpc | None, vpc_subnets: ec2.SubnetSelection | None) -> None:
+    if vpc_subnets is not None and vpc is None:
+        raise ValueError("vpc_subnets selects subnets of a VPC; pass vpc too, or leave it out")

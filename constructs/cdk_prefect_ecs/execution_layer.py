@@ -149,6 +149,8 @@ class PrefectExecutionLayer(Construct):
         flow_run_strategy(spot_policy or default_spot_policy(providers), providers)
         image = image or FlowImage.default()
         image.check_runs_on(cpu_architecture)
+        if network is not None:
+            network.check_reach(api=api, image=image)
         super().__init__(scope, construct_id)
 
         self.network = network or FlowNetwork(self, "Network")

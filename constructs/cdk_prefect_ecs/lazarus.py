@@ -22,6 +22,8 @@ from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
 from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
+from cdk_prefect_ecs.network import add_service_endpoints, is_inside
+from cdk_prefect_ecs.network_reach import lazarus_calls
 from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS, check_lazarus_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 
@@ -147,6 +149,8 @@ class Lazarus(Construct):
         )
         api.grant_read_secret(self, self.role)
         self._grant(cluster, log_group)
+        if is_inside(work_pool.network, api):
+            add_service_endpoints(work_pool.network, self.function, lazarus_calls(secret_service=api.secret_service))
         work_pool.guard()
         self.alarms = [*self._alarms(), *self.task_events.alarms]
 

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
 
+import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
-from constructs import Construct
+from constructs import Construct, DependencyGroup
+
+from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.network_modes import (
+    MIN_ZONES,
+    NetworkMode,
+    check_network_settings,
+    default_zone_count,
+)
+from cdk_prefect_ecs.network_reach import ServiceCall, registry_on_the_internet, task_calls
+
+_SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
+# What every AWS service takes as the value of a tag.
+_TAG_VALUE: Final = re.compile(r"[\w +\-=.:/@]{1,256}")
 
 
 @jsii.implements(ec2.IConnectable)
 class FlowNetwork(Construct):
     """Define the network of flow runs: subnets and a security group without ingress.
 
-    With nothing given, a VPC with public subnets and no NAT gateway is created: tasks have a public address of their
-    own and reach the Prefect API, ECR and S3 through the internet gateway. Such a VPC costs nothing by itself; each
-    running task pays for its public IPv4 address ($0.005 an hour at list price). S3 traffic goes through a gateway
-    endpoint, which is free.
+    A new VPC reaches the world in one of three modes. Prices are by the month, at list in us-east-1, with one worker
+    and three zones; docs/network.md says which to take.
 
+    - ``public`` (default): public subnets, no NAT gateway. Each task has a public address, and nothing can connect to
+      it. $3.65 for the worker's address, $0.005 an hour for that of each running flow run.
+    - ``nat``: private subnets, a NAT gateway in each zone. $109.50, and $0.045/GB.
+    - ``endpoints``: private subnets without a way out. AWS services are reached through interface endpoints: exactly
+      those that worker, flow runs and Lazarus call, each tagged with its reason. $116.80 for the six of an image in ECR
+      and a credential in SSM, and $0.01/GB. The Prefect API has to be reachable privately: a server of your own, or
+      Prefect Cloud over PrivateLink.
+
+    S3 goes through a gateway endpoint, which is free. Subnets keep their place in all modes, so a network can go from
+    ``public`` to ``nat`` to ``endpoints`` without being replaced.
+
+    :param mode: How tasks in a new VPC reach the world. Default: ``public``.
     :param vpc: An existing VPC. Default: a new VPC is created.
     :param vpc_subnets: Which subnets of an existing VPC. More zones mean more Spot capacity. Default: its private
         subnets with a way out if there are some, else its public ones.
     :param security_group: Security group of flow runs. Default: one without ingress, open to the outside, is created.
-    :param max_azs: Zones of a new VPC. Default: 3, or as many as the stack knows.
+    :param max_azs: Zones of a new VPC, at least 2. Default: 3 where the region has them; 2 in a stack without a region.
+    :param nat_gateways: NAT gateways of the mode ``nat``. Fewer than zones are cheaper ($36.50 a month for one), but a
+        zone that fails takes others along, and traffic between zones is billed. Default: one per zone.
     :param flow_log_retention: Keep VPC flow logs of a new VPC for this long; CloudWatch Logs bills them by the
         gigabyte. Default: no flow logs.
-    :raises ValueError: ``vpc_subnets`` without ``vpc``; ``max_azs`` or ``flow_log_retention`` with ``vpc``.
+    :raises ValueError: An unknown mode, ``max_azs`` below 2, ``nat_gateways`` in another mode or above the zones;
+        ``vpc_subnets`` without ``vpc``, or a selection without a subnet; what shapes a new VPC together with ``vpc``.
     """
 
     vpc: ec2.IVpc
@@ -37,44 +67,68 @@ class FlowNetwork(Construct):
     """The security group of flow runs."""
     assign_public_ip: bool
     """Whether tasks need a public address to reach anything: true in public subnets."""
+    mode: NetworkMode | None
+    """How tasks reach the world; None in an existing VPC, which only you know."""
+    connectivity: DependencyGroup
+    """Routes and endpoints: what calls something from within this network when it is deployed depends on this."""
 
     def __init__(
         self,
         scope: Construct,
         construct_id: str,
         *,
+        mode: NetworkMode | None = None,
         vpc: ec2.IVpc | None = None,
         vpc_subnets: ec2.SubnetSelection | None = None,
         security_group: ec2.ISecurityGroup | None = None,
         max_azs: int | None = None,
+        nat_gateways: int | None = None,
         flow_log_retention: logs.RetentionDays | None = None,
     ) -> None:
         if vpc is None and vpc_subnets is not None:
             raise ValueError("vpc_subnets selects subnets of an existing VPC; pass vpc too, or leave it out")
-        if vpc is not None and (max_azs is not None or flow_log_retention is not None):
-            raise ValueError("max_azs and flow_log_retention shape a new VPC; leave them out when passing vpc")
-        if max_azs is not None and max_azs < 1:
-            raise ValueError(f"max_azs must be 1 or more; got {max_azs}")
+        if vpc is not None and any(
+            setting is not None for setting in (mode, max_azs, nat_gateways, flow_log_retention)
+        ):
+            raise ValueError(
+                "mode, max_azs, nat_gateways and flow_log_retention shape a new VPC; leave them out when passing vpc"
+            )
+        if vpc is None:
+            check_network_settings(mode or "public", max_azs, nat_gateways)
         selected = _select(vpc, vpc_subnets) if vpc else None
         if selected is not None and not selected.subnets:
             raise ValueError(
                 f"{scope.node.path}/{construct_id}: no subnet of the VPC matches vpc_subnets; "
                 "select at least one subnet"
             )
+        zones = _zones(scope, max_azs) if vpc is None else []
+        if nat_gateways is not None and nat_gateways > len(zones):
+            raise ValueError(f"nat_gateways must be at most one per zone, here {len(zones)}; got {nat_gateways}")
         super().__init__(scope, construct_id)
 
-        self.vpc = vpc or self._new_vpc(max_azs or 3, flow_log_retention)
+        self.mode = None if vpc else mode or "public"
+        self.connectivity = DependencyGroup()
+        self.vpc = vpc or self._new_vpc(zones, nat_gateways, flow_log_retention)
         selected = selected or _select(self.vpc, None)
         self.subnets = selected.subnets
         self.assign_public_ip = selected.has_public
+        self.connectivity.add(*(subnet.internet_connectivity_established for subnet in self.subnets))
+        if len(set(selected.availability_zones)) < MIN_ZONES:
+            cdk.Annotations.of(self).add_warning_v2(
+                "cdk-prefect-ecs:oneZone",
+                "all subnets are in one zone, and Spot capacity is per zone: while it has none, no flow run starts on "
+                "Spot; select subnets in at least two zones",
+            )
         self.security_group = security_group or ec2.SecurityGroup(
             self, "SecurityGroup", vpc=self.vpc, description="Prefect flow runs: no ingress"
         )
         self._connections = ec2.Connections(security_groups=[self.security_group])
+        self._endpoints_security_group: ec2.SecurityGroup | None = None
+        self._endpoints: dict[str, ec2.InterfaceVpcEndpoint] = {}
 
     @staticmethod
     def from_default_vpc(scope: Construct, construct_id: str) -> FlowNetwork:
-        """Use the account's default VPC, looked up at synth.
+        """Use the account's default VPC, looked up at synth: public subnets, at the price of the mode ``public``.
 
         The stack needs an explicit account and region; the CDK CLI keeps the answer in ``cdk.context.json``.
         """
@@ -86,17 +140,119 @@ class FlowNetwork(Construct):
         """Allow flow runs to reach something: ``db.connections.allow_default_port_from(network)``."""
         return self._connections
 
-    def _new_vpc(self, max_azs: int, flow_log_retention: logs.RetentionDays | None) -> ec2.Vpc:
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables that tasks need because of this network."""
+        # Prefect's SDK reports its use over the internet; without a way there a run would wait for it as it ends.
+        return {"DO_NOT_TRACK": "1"} if self.mode == "endpoints" else {}
+
+    def add_service_endpoint(
+        self, service: str, *, used_by: ec2.IConnectable, reason: str, every_zone: bool = True
+    ) -> None:
+        """Let something in this network call an AWS service.
+
+        In the mode ``endpoints`` an interface endpoint is made, once for each service ($7.30 a month and zone at list
+        price), which lets ``used_by`` in on port 443 and nobody else. In the other modes nothing is made, as there is a
+        way out. What this library's constructs call, they add themselves; a flow that uses Athena takes::
+
+            layer.network.add_service_endpoint("athena", used_by=layer, reason="Flows query Athena")
+
+        :param service: Name of the endpoint service without ``com.amazonaws.REGION``, such as ``athena``.
+        :param used_by: What calls it; a layer or network stands for the flow runs.
+        :param reason: What it is for; a tag of the endpoint says so. Of several reasons the first stays.
+        :param every_zone: Whether it is in every zone. In one only it is cheaper, and gone with that zone; one user who
+            wants it in every zone is enough. Default: True.
+        :raises ValueError: Not the name of a service, or a reason that is not the value of a tag.
+        """
+        if not _SERVICE.fullmatch(service) or service.startswith("com."):
+            raise ValueError(f"service must be a name such as athena, without com.amazonaws.REGION; got {service!r}")
+        if not _TAG_VALUE.fullmatch(reason):
+            raise ValueError(
+                f"reason becomes a tag: use up to 256 letters, digits, spaces and + - = . _ : / @; got {reason!r}"
+            )
+        if self.mode != "endpoints":
+            return
+        group = self._endpoints_security_group or ec2.SecurityGroup(
+            self,
+            "EndpointsSecurityGroup",
+            vpc=self.vpc,
+            description="Interface endpoints: HTTPS from those that use them",
+            allow_all_outbound=False,
+        )
+        self._endpoints_security_group = group
+        # From the side of the caller: where that is in another stack, so is the rule, and the stacks do not depend on
+        # each other both ways.
+        used_by.connections.allow_to(group, ec2.Port.HTTPS, "AWS services")
+        endpoint = self._endpoints.get(service)
+        if endpoint is None:
+            endpoint = self._endpoints[service] = ec2.InterfaceVpcEndpoint(
+                self,
+                "".join(part.capitalize() for part in re.split(r"[.-]", service)),
+                vpc=self.vpc,
+                service=ec2.InterfaceVpcEndpointAwsService(service),
+                subnets=ec2.SubnetSelection(subnets=list(self.subnets if every_zone else self.subnets[:1])),
+                security_groups=[group],
+                open=False,
+            )
+            cdk.Tags.of(endpoint).add("Reason", reason)
+            self.connectivity.add(endpoint, group)
+        elif every_zone:
+            resource = endpoint.node.default_child
+            assert isinstance(resource, ec2.CfnVPCEndpoint)
+            resource.subnet_ids = [subnet.subnet_id for subnet in self.subnets]
+
+    def check_reach(self, *, api: PrefectApi, image: FlowImage) -> None:
+        """Check that tasks in this network can pull their image and reach the Prefect API, as far as can be known.
+
+        :raises ValueError: In the mode ``endpoints``, Prefect Cloud without PrivateLink or an image that is not in ECR;
+            in the mode ``public``, an API that its functions shall call from within.
+        """
+        if self.mode == "public" and is_inside(self, api):
+            raise ValueError(
+                "a function in a public subnet reaches nothing outside its VPC, so in network mode 'public' it cannot "
+                "read the API's credential; use mode 'nat' or 'endpoints', or leave out the vpc of the PrefectApi"
+            )
+        if self.mode != "endpoints":
+            return
+        if api.is_cloud and api.vpc is None:
+            raise ValueError(
+                "in network mode 'endpoints' nothing reaches Prefect Cloud; use mode 'nat' or 'public', or, if your "
+                "Prefect Cloud account has PrivateLink, pass vpc to PrefectApi.cloud"
+            )
+        registry = None if image.repository else registry_on_the_internet(image.reference)
+        if registry is not None and not cdk.Token.is_unresolved(image.reference):
+            raise ValueError(
+                f"in network mode 'endpoints' nothing reaches {registry}, where the image {image.reference} is; use "
+                "one in ECR, by FlowImage.from_asset or FlowImage.from_ecr_repository, or mode 'nat'"
+            )
+
+    def _new_vpc(
+        self, zones: Sequence[str], nat_gateways: int | None, flow_log_retention: logs.RetentionDays | None
+    ) -> ec2.Vpc:
+        # The same subnets in the same places, whatever the mode: a change of mode adds or removes some, and never gives
+        # one the addresses of another, which AWS would refuse.
+        subnets = [
+            ec2.SubnetConfiguration(
+                name="Public",
+                subnet_type=ec2.SubnetType.PUBLIC,
+                cidr_mask=20,
+                reserved=self.mode == "endpoints",
+            )
+        ]
+        if self.mode != "public":
+            private = ec2.SubnetType.PRIVATE_WITH_EGRESS if self.mode == "nat" else ec2.SubnetType.PRIVATE_ISOLATED
+            subnets.append(ec2.SubnetConfiguration(name="Private", subnet_type=private, cidr_mask=20))
         vpc = ec2.Vpc(
             self,
             "Vpc",
-            max_azs=max_azs,
-            nat_gateways=0,
-            subnet_configuration=[
-                ec2.SubnetConfiguration(name="Public", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=20)
-            ],
+            availability_zones=list(zones),
+            nat_gateways=(nat_gateways or len(zones)) if self.mode == "nat" else 0,
+            subnet_configuration=subnets,
         )
-        vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
+        s3 = vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
+        cdk.Tags.of(s3).add("Reason", "Flow code and results and layers of images in ECR")
+        if self.mode == "endpoints":
+            self.connectivity.add(s3)  # the layers of an image in ECR are in S3
         if flow_log_retention is not None:
             vpc.add_flow_log(
                 "FlowLog",
@@ -107,10 +263,32 @@ class FlowNetwork(Construct):
         return vpc
 
 
+def _zones(scope: Construct, max_azs: int | None) -> list[str]:
+    """The zones of a new VPC."""
+    stack = cdk.Stack.of(scope)
+    region = None if cdk.Token.is_unresolved(stack.region) else stack.region
+    wanted = max_azs or default_zone_count(region)
+    zones = stack.availability_zones[:wanted]
+    if len(zones) < wanted and region is not None and cdk.Token.is_unresolved(stack.account):
+        # The CDK takes two where it cannot look them up. CloudFormation knows them in any case.
+        zones = [cdk.Fn.select(index, cdk.Fn.get_azs()) for index in range(wanted)]
+    if len(zones) < MIN_ZONES:
+        raise ValueError(
+            f"{scope.node.path}: {stack.region} offers this account {len(zones)} zone; a network needs {MIN_ZONES}, as "
+            "Spot capacity is per zone. Use another region, or pass the vpc that you have"
+        )
+    return zones
+
+
 def _select(vpc: ec2.IVpc, vpc_subnets: ec2.SubnetSelection | None) -> ec2.SelectedSubnets:
     if vpc_subnets is None:
-        subnet_type = ec2.SubnetType.PRIVATE_WITH_EGRESS if vpc.private_subnets else ec2.SubnetType.PUBLIC
-        return vpc.select_subnets(subnet_type=subnet_type)
+        for subnets, subnet_type in (
+            (vpc.private_subnets, ec2.SubnetType.PRIVATE_WITH_EGRESS),
+            (vpc.public_subnets, ec2.SubnetType.PUBLIC),
+        ):
+            if subnets:
+                return vpc.select_subnets(subnet_type=subnet_type)
+        return vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
     return vpc.select_subnets(
         subnets=vpc_subnets.subnets,
         subnet_type=vpc_subnets.subnet_type,
@@ -119,3 +297,34 @@ def _select(vpc: ec2.IVpc, vpc_subnets: ec2.SubnetSelection | None) -> ec2.Selec
         subnet_filters=vpc_subnets.subnet_filters,
         one_per_az=vpc_subnets.one_per_az,
     )
+
+
+def add_service_endpoints(network: FlowNetwork, used_by: ec2.IConnectable, calls: Iterable[ServiceCall]) -> None:
+    """Let one of this library's constructs call what it calls; see :meth:`FlowNetwork.add_service_endpoint`."""
+    for call in calls:
+        network.add_service_endpoint(call.service, used_by=used_by, reason=call.reason, every_zone=call.every_zone)
+
+
+def start_calls(image: FlowImage, api: PrefectApi) -> tuple[ServiceCall, ...]:
+    """What ECS calls to start a task with this image."""
+    return task_calls(
+        image_in_ecr=image.repository is not None,
+        secret_service=api.secret_service,
+        registry_secret=image.credentials is not None,
+    )
+
+
+def is_inside(network: FlowNetwork, api: PrefectApi) -> bool:
+    """Whether the functions that call the API are placed in this network's VPC."""
+    return api.vpc is not None and api.vpc.vpc_id == network.vpc.vpc_id
+
+
+def warn_of_api(network: FlowNetwork, api: PrefectApi, scope: Construct) -> None:
+    """Warn of an API that is said to be on the internet, in a network without a way there."""
+    if network.mode == "endpoints" and api.vpc is None:
+        cdk.Annotations.of(scope).add_warning_v2(
+            "cdk-prefect-ecs:apiOutOfReach",
+            "network mode 'endpoints' has no way to the internet, over which the functions call the Prefect API at "
+            f"{api.url}; pass vpc to PrefectApi.self_hosted if it is private, or acknowledge this if tasks reach it "
+            "privately under the same name",
+        )

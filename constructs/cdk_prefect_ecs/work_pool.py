@@ -20,7 +20,8 @@ from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTemplate
 from cdk_prefect_ecs.names import block_name, task_definition_family
-from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
+from cdk_prefect_ecs.network_reach import secret_calls
 from cdk_prefect_ecs.roles import grant_run_flows
 from cdk_prefect_ecs.settings import check_work_pool_settings
 from cdk_prefect_ecs.storage import RESULTS_PREFIX, FlowStorage
@@ -57,7 +58,8 @@ class WorkPool(Construct):
     :param delete_with_deployments: Delete the pool with the stack even if deployments still use it; they then have no
         pool. Default: False, such a pool is left.
     :raises ValueError: A name that Prefect refuses, a size that Fargate does not offer, a Spot policy that the cluster
-        cannot serve, a concurrency limit below 0, an image that is built for another architecture.
+        cannot serve, a concurrency limit below 0, an image that is built for another architecture, a network from which
+        the API or the image cannot be reached.
     """
 
     work_pool_name: str
@@ -68,6 +70,8 @@ class WorkPool(Construct):
     """The base job template; may hold tokens."""
     spot_policy: SpotPolicy
     """How flow runs use Spot."""
+    network: FlowNetwork
+    """Network of the flow runs."""
     resource: cdk.CustomResource
     """The custom resource: depend on it for everything that needs the pool to exist."""
 
@@ -99,6 +103,7 @@ class WorkPool(Construct):
         strategy = flow_run_strategy(spot_policy, cluster.capacity_providers)
         image = image or FlowImage.default()
         image.check_runs_on(cpu_architecture)
+        network.check_reach(api=api, image=image)
         shared = WorkPoolSync.find(scope, api)
         if shared is not None and work_pool_name in shared.work_pool_names:
             raise ValueError(
@@ -109,6 +114,7 @@ class WorkPool(Construct):
         stack = cdk.Stack.of(self)
         self.work_pool_name = work_pool_name
         self.spot_policy = spot_policy
+        self.network = network
         # CloudFormation names a nested stack at deploy; the family must be known now.
         unnamed = cdk.Token.is_unresolved(stack.stack_name)
         self.family = task_definition_family(
@@ -139,10 +145,12 @@ class WorkPool(Construct):
             result_block=result_block,
             api_secret_variable=api.secret_variable if api.secret else None,
             api_secret_arn=api.secret.value_from(self) if api.secret else None,
-            environment=environment or {},
+            environment={**network.environment, **(environment or {})},
             registry_secret_arn=image.credentials.secret_arn if image.credentials else None,
             writable_volumes=image.writable_volumes,
         ).render()
+        add_service_endpoints(network, network, start_calls(image, api))
+        warn_of_api(network, api, self)
 
         sync = WorkPoolSync.of(self, api)
         sync.work_pool_names.append(work_pool_name)
@@ -171,6 +179,9 @@ class WorkPool(Construct):
             service_timeout=cdk.Duration.seconds(60),
             properties=properties,
         )
+        if is_inside(network, api):
+            add_service_endpoints(network, sync.function, secret_calls(api.secret_service))
+            self.resource.node.add_dependency(network.connectivity)
 
     def grant_run(self, worker_role: iam.IGrantable) -> None:
         """Grant a worker's role what it takes to run this pool's flow runs; see

@@ -17,7 +17,8 @@ from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.capacity import FARGATE
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.image import FlowImage
-from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_calls
+from cdk_prefect_ecs.network_reach import worker_calls
 from cdk_prefect_ecs.settings import check_worker_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 
@@ -54,7 +55,7 @@ class WorkerService(Construct):
         ``ssmmessages`` actions, and keeps the container's root writable, which its agent needs. Default: False.
     :param environment: More environment variables of the worker; no secrets. Default: none.
     :raises ValueError: A size that Fargate does not offer, ``desired_count`` below 0, ``poll_interval`` below a second,
-        an image that is built for another architecture.
+        an image that is built for another architecture, a network from which the API or the image cannot be reached.
     """
 
     service: ecs.FargateService
@@ -91,6 +92,7 @@ class WorkerService(Construct):
         )
         image = image or FlowImage.default()
         image.check_runs_on(cpu_architecture)
+        network.check_reach(api=api, image=image)
         super().__init__(scope, construct_id)
 
         self._role = worker_role
@@ -128,6 +130,7 @@ class WorkerService(Construct):
                 # Bursts of runs meet the limits of RunTask (20/s) and RegisterTaskDefinition (1/s): slow down, go on.
                 "AWS_RETRY_MODE": "adaptive",
                 "AWS_MAX_ATTEMPTS": "10",
+                **network.environment,
                 **(environment or {}),
             },
             secrets=api.ecs_secrets(self),
@@ -171,10 +174,16 @@ class WorkerService(Construct):
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             enable_ecs_managed_tags=True,
         )
+        add_service_endpoints(
+            network,
+            self.security_group,
+            [*start_calls(image, api), *worker_calls(enable_execute_command=enable_execute_command)],
+        )
         work_pool.grant_run(worker_role)
         # A wrong key or URL fails at the pool, in seconds, before a worker would crash over it again and again.
         # Without its execution role's permissions a worker cannot start, and the circuit breaker would count that.
-        self.service.node.add_dependency(work_pool.resource, execution_role)
+        # Nor without a way to its image.
+        self.service.node.add_dependency(work_pool.resource, execution_role, network.connectivity)
 
     def _as_it_is(self, role: iam.IRole) -> iam.IRole:
         """The role, closed to CDK's own grants: it would widen it with its own idea of reading a secret."""

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
+
+from stacks.config import EnvironmentConfig
 from stacks.environments import ENVIRONMENTS
+from stacks.stage import PrefectStage
 
 ROOT = Path(__file__).parents[2]
 CONTEXT: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
@@ -72,3 +77,23 @@ def findings(out: Path) -> list[tuple[str, str]]:
         for violation in plugin["violations"]
         for construct in violation["violatingConstructs"]
     ]
+
+
+def checked_app(out: Path, config: EnvironmentConfig) -> tuple[cdk.App, PrefectStage]:
+    """An app with the checks on and nothing acknowledged."""
+    app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(out))
+    stage = PrefectStage(app, f"Prefect{config.name.capitalize()}", config=config)
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    return app, stage
+
+
+def acknowledgements(stage: PrefectStage) -> dict[tuple[str, str], str]:
+    """Path and rule of everything of AwsSolutions that is acknowledged in the stage, with the reason."""
+    return {
+        (construct.node.path, rule.removeprefix("Annotation::")): reason
+        for construct in stage.node.find_all()
+        for entry in construct.node.metadata
+        if entry.type == "aws:cdk:acknowledged-rules"
+        for rule, reason in entry.data.items()
+        if "AwsSolutions-" in rule  # the CDK acknowledges findings of its own validation
+    }

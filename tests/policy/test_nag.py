@@ -3,35 +3,12 @@
 import re
 from pathlib import Path
 
-import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_s3 as s3
-from cdk_nag import AwsSolutionsChecks
-from policy_helpers import CONTEXT, findings, synthesised
+from policy_helpers import acknowledgements, checked_app, findings, synthesised
 
 from stacks.environments import ENVIRONMENTS, environment
 from stacks.policy import acknowledge
-from stacks.stage import PrefectStage
-
-
-def checked_app(out: Path, name: str) -> tuple[cdk.App, PrefectStage]:
-    """An app with the checks on and nothing acknowledged."""
-    app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(out))
-    stage = PrefectStage(app, f"Prefect{name.capitalize()}", config=environment(name))
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
-    return app, stage
-
-
-def acknowledgements(stage: PrefectStage) -> dict[tuple[str, str], str]:
-    """Path and rule of everything of AwsSolutions that is acknowledged in the stage, with the reason."""
-    return {
-        (construct.node.path, rule.removeprefix("Annotation::")): reason
-        for construct in stage.node.find_all()
-        for entry in construct.node.metadata
-        if entry.type == "aws:cdk:acknowledged-rules"
-        for rule, reason in entry.data.items()
-        if "AwsSolutions-" in rule  # the CDK acknowledges findings of its own validation
-    }
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
@@ -43,7 +20,7 @@ def test_nothing_is_found_that_is_not_acknowledged(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_acknowledgement_is_of_a_finding_and_says_why(name: str, tmp_path: Path) -> None:
-    app, stage = checked_app(tmp_path, name)
+    app, stage = checked_app(tmp_path, environment(name))
     with pytest.raises(RuntimeError, match="ValidationFailed"):
         app.synth()
     acknowledge(stage)
@@ -54,7 +31,7 @@ def test_every_acknowledgement_is_of_a_finding_and_says_why(name: str, tmp_path:
 
 
 def test_an_offending_resource_fails_the_app(tmp_path: Path) -> None:
-    app, stage = checked_app(tmp_path, "dev")
+    app, stage = checked_app(tmp_path, environment("dev"))
     acknowledge(stage)
     s3.Bucket(stage.execution, "Careless")
     with pytest.raises(RuntimeError, match="ValidationFailed"):

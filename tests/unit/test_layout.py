@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "constructs" / "cdk_prefect_ecs"
 OURS = ("app.py", "conftest.py", "bench", "constructs", "docker", "embedded", "flows", "stacks", "tests", "tools")
 CDK = {"aws_cdk", "constructs", "jsii", "cdk_nag"}
-PURE = ["capacity", "fargate", "names", "settings", "job_template"]
+PURE = [
+    *("capacity", "fargate", "names", "settings", "job_template"),
+    *("network_modes", "network_prices", "network_reach"),
+]
 
 
 def modules(path: Path) -> Iterator[str]:

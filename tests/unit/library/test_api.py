@@ -4,6 +4,7 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -125,6 +126,28 @@ def test_a_credential_in_the_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match="must not hold a credential") as error:
         PrefectApi.self_hosted("https://user:hunter2@prefect.example.com/api")
     assert "hunter2" not in str(error.value)
+
+
+def test_cloud_over_privatelink() -> None:
+    stack = new_stack()
+    vpc = imported_vpc(stack)
+    subnets = ec2.SubnetSelection(availability_zones=["us-east-1a"])
+    api = PrefectApi.cloud(
+        account_id=ACCOUNT_ID,
+        workspace_id=WORKSPACE_ID,
+        api_key=PrefectApi.ssm_secure_string("/prefect/api-key"),
+        vpc=vpc,
+        vpc_subnets=subnets,
+    )
+    assert api.url == f"https://api.private.prefect.cloud/api/accounts/{ACCOUNT_ID}/workspaces/{WORKSPACE_ID}"
+    assert (api.vpc, api.vpc_subnets, api.is_cloud) == (vpc, subnets, True)
+    with pytest.raises(ValueError, match="pass vpc too"):
+        PrefectApi.cloud(
+            account_id=ACCOUNT_ID,
+            workspace_id=WORKSPACE_ID,
+            api_key=PrefectApi.ssm_secure_string("/prefect/api-key"),
+            vpc_subnets=subnets,
+        )
 
 
 def test_subnets_need_their_vpc() -> None:

@@ -21,6 +21,8 @@ from stacks.environments import ENVIRONMENTS, LOCAL_API_URL, environment
 from stacks.foundation import retention_days
 
 UUID = "01234567-89ab-cdef-0123-456789abcdef"
+VPC = "vpc-0123456789abcdef0"
+PRIVATE = SelfHostedApi("https://prefect.internal/api", private=True)
 
 
 def config(**changes: Any) -> EnvironmentConfig:
@@ -39,9 +41,33 @@ def test_defaults_are_careful() -> None:
     assert not made.execute_command
     assert made.account is None
     assert made.image is None
+    assert (made.network, made.zones) == ("public", 3)
     assert made.pool.spot_policy == SpotPolicy.SPOT_WITH_FALLBACK
     assert (made.pool.spot_attempts, made.pool.max_reschedules, made.pool.patience_seconds) == (2, 3, 90)
     assert not made.api.is_placeholder
+
+
+@pytest.mark.parametrize(("region", "zones"), [("eu-west-1", 3), ("us-west-1", 2)])
+def test_three_zones_where_there_are(region: str, zones: int) -> None:
+    assert config(region=region).zones == zones
+    assert config(region=region, zone_count=2).zones == 2
+
+
+@pytest.mark.parametrize(
+    ("network", "more"),
+    [
+        ("public", {}),
+        ("nat", {}),
+        ("nat", {"api": PRIVATE}),
+        ("endpoints", {"api": PRIVATE, "image": "build"}),
+        ("endpoints", {"api": PRIVATE, "image": "registry.internal:5000/flows:1"}),
+        ("endpoints", {"api": SelfHostedApi("https://prefect.example.com/api"), "image": "build-with-flows"}),
+        ("default-vpc", {"account": "123456789012"}),
+        (VPC, {"account": "123456789012", "api": PRIVATE}),
+    ],
+)
+def test_networks(network: str, more: dict[str, Any]) -> None:
+    assert config(network=network, **more).network == network
 
 
 def test_everything_set() -> None:
@@ -73,8 +99,36 @@ def test_everything_set() -> None:
         ({"image": "flows"}, "environment dev: image 'flows' is not pinned; add a tag"),
         ({"image": "bulid"}, "or use 'build', 'build-with-flows' or None"),
         ({"image": ""}, "environment dev: image '' is not pinned"),
-        ({"zone_count": 0}, "environment dev: zone_count must be 1 to 6; got 0"),
-        ({"zone_count": 7}, "zone_count must be 1 to 6; got 7"),
+        ({"zone_count": 1}, "environment dev: zone_count must be 2 to 6, as Spot capacity is per zone; got 1"),
+        ({"zone_count": 7}, "zone_count must be 2 to 6, as Spot capacity is per zone; got 7"),
+        (
+            {"network": "private"},
+            "environment dev: network must be one of public, nat, endpoints, default-vpc or the id of a VPC such as "
+            "vpc-0123456789abcdef0; got 'private'",
+        ),
+        ({"network": "vpc-1"}, "got 'vpc-1'"),
+        ({"network": "default-vpc"}, "network default-vpc is looked up, which takes an account; set account too"),
+        ({"network": VPC}, f"network {VPC} is looked up, which takes an account"),
+        (
+            {"network": VPC, "account": "123456789012", "flow_logs": True},
+            f"zone_count and flow_logs are of a new VPC; network {VPC} has its own",
+        ),
+        ({"network": "default-vpc", "account": "123456789012", "zone_count": 2}, "network default-vpc has its own"),
+        (
+            {"network": "endpoints"},
+            "environment dev: network endpoints has no way to Prefect Cloud; use nat or public, or a server of your",
+        ),
+        (
+            {"network": "endpoints", "api": PRIVATE},
+            "environment dev: network endpoints has no way to docker.io, where the image is; use image='build'",
+        ),
+        ({"network": "endpoints", "api": PRIVATE, "image": "ghcr.io/acme/flows:1"}, "no way to ghcr.io"),
+        (
+            {"api": PRIVATE},
+            "a private API is called by functions in the VPC, which reach no AWS service from the public subnets of "
+            "network public; use nat, endpoints or the id of a VPC",
+        ),
+        ({"api": PRIVATE, "network": "default-vpc", "account": "123456789012"}, "subnets of network default-vpc"),
         ({"log_retention_days": 8}, "log_retention_days 8 is not one that CloudWatch Logs offers; use one of 1, 3, 5,"),
         (
             {"termination_protection": True, "keep_data": False},

@@ -9,7 +9,7 @@ import pytest
 from aws_cdk.assertions import Annotations, Match, Template
 from stack_helpers import ROOT, new_stage
 
-from stacks.config import CloudApi, EnvironmentConfig
+from stacks.config import CloudApi, EnvironmentConfig, SelfHostedApi
 from stacks.environments import ENVIRONMENTS, environment
 from stacks.stage import PrefectStage
 
@@ -107,7 +107,7 @@ def test_as_many_zones_as_configured_without_a_look_up(name: str) -> None:
     zones = [
         subnet["Properties"]["AvailabilityZone"] for subnet in foundation.find_resources("AWS::EC2::Subnet").values()
     ]
-    assert zones == [{"Fn::Select": [index, {"Fn::GetAZs": ""}]} for index in range(environment(name).zone_count)]
+    assert zones == [{"Fn::Select": [index, {"Fn::GetAZs": ""}]} for index in range(environment(name).zones)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -295,3 +295,92 @@ def test_image_that_is_built(image: str, target: str) -> None:
     names = {file.relative_to(staged).as_posix() for file in staged.rglob("*") if file.is_file()}
     lock = {f"docker/flow/{name}" for name in ("Dockerfile", "installer.txt", "requirements.txt")}
     assert names == {".dockerignore", *lock, *(f"flows/{file.name}" for file in (ROOT / "flows").glob("*.py"))}
+
+
+# Networks
+
+ACCOUNT = "123456789012"
+VPC = "vpc-0123456789abcdef0"
+
+
+def looked_up(search: str, vpc_id: str, group: str) -> dict[str, Any]:
+    """A VPC with three subnets of one kind, as the CDK CLI keeps what it found."""
+    subnets = [
+        {
+            "subnetId": f"subnet-{zone}",
+            "cidr": f"172.31.{number * 16}.0/20",
+            "availabilityZone": f"us-east-1{zone}",
+            "routeTableId": "rtb-1",
+        }
+        for number, zone in enumerate("abc")
+    ]
+    key = f"vpc-provider:account={ACCOUNT}:filter.{search}:region=us-east-1:returnAsymmetricSubnets=true"
+    groups = [{"name": group, "type": group, "subnets": subnets}]
+    found = {"vpcId": vpc_id, "vpcCidrBlock": "172.31.0.0/16", "ownerAccountId": ACCOUNT}
+    return {key: {**found, "availabilityZones": [], "subnetGroups": groups}}
+
+
+def in_network(network: str, context: dict[str, Any] | None = None, **changes: Any) -> PrefectStage:
+    return new_stage(dataclasses.replace(environment("staging"), network=network, **changes), context)
+
+
+def pool_network(made: PrefectStage) -> dict[str, Any]:
+    """Where the pool's flow runs are."""
+    variables = made.execution.layer.work_pool.job_template["variables"]["properties"]
+    return dict(made.execution.resolve(variables["network_configuration"]["default"]))
+
+
+def test_network_nat() -> None:
+    made = in_network("nat", flow_logs=True)
+    template = Template.from_stack(made.foundation)
+    template.resource_count_is("AWS::EC2::NatGateway", 3)
+    template.resource_count_is("AWS::EC2::FlowLog", 1)
+    assert pool_network(made)["assignPublicIp"] == "DISABLED"
+    zones = [subnet.availability_zone for subnet in made.foundation.network.subnets]
+    assert made.foundation.resolve(zones) == [{"Fn::Select": [index, {"Fn::GetAZs": ""}]} for index in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("network", "search", "group", "address"),
+    [
+        ("default-vpc", "isDefault=true", "Public", "ENABLED"),
+        (VPC, f"vpc-id={VPC}", "Private", "DISABLED"),
+    ],
+)
+def test_network_that_exists(network: str, search: str, group: str, address: str) -> None:
+    made = in_network(network, looked_up(search, VPC, group), account=ACCOUNT)
+    assert made.foundation.network.vpc.vpc_id == VPC
+    template = Template.from_stack(made.foundation)
+    template.resource_count_is("AWS::EC2::VPC", 0)
+    template.has_resource_properties("AWS::EC2::SecurityGroup", {"VpcId": VPC})
+    found = pool_network(made)
+    assert (found["subnets"], found["assignPublicIp"]) == (["subnet-a", "subnet-b", "subnet-c"], address)
+
+
+def test_network_endpoints() -> None:
+    api = SelfHostedApi("https://prefect.internal/api", "/prefect/auth-string", private=True)
+    made = in_network("endpoints", api=api, image="build")
+    template = Template.from_stack(made.foundation)
+    template.resource_count_is("AWS::EC2::Route", 0)
+    # of an image in ECR, a credential in SSM, the log, the worker and its observer; and of S3
+    template.resource_count_is("AWS::EC2::VPCEndpoint", 7)
+    assert pool_network(made)["assignPublicIp"] == "DISABLED"
+    assert made.foundation.dependencies == []
+    # Of the worker, Lazarus and the function of the pool; that of the flow runs is where the network is.
+    rules = Template.from_stack(made.execution).find_resources("AWS::EC2::SecurityGroupIngress").values()
+    assert [rule["Properties"]["FromPort"] for rule in rules] == [443] * 3
+    template.resource_count_is("AWS::EC2::SecurityGroupIngress", 1)
+
+
+def test_functions_that_call_a_private_api_are_in_the_network() -> None:
+    api = SelfHostedApi("https://prefect.internal/api", private=True)
+    made = in_network("nat", api=api)
+    assert made.execution.layer.lazarus is not None
+    assert made.execution.layer.lazarus.function.is_bound_to_vpc
+    template = Template.from_stack(made.execution)
+    inside = [
+        function
+        for function in template.find_resources("AWS::Lambda::Function").values()
+        if "VpcConfig" in function["Properties"]
+    ]
+    assert len(inside) == 2

@@ -9,7 +9,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
-from cdk_prefect_ecs import FlowCluster, FlowImage, PrefectApi, PrefectExecutionLayer
+from cdk_prefect_ecs import FlowCluster, FlowImage, PrefectApi, PrefectExecutionLayer, WorkerService
 from stacks.config import BUILT_IMAGES, CloudApi, EnvironmentConfig, SelfHostedApi
 from stacks.foundation import FoundationStack
 
@@ -63,6 +63,7 @@ class ExecutionStack(cdk.Stack):
             patience=cdk.Duration.seconds(config.pool.patience_seconds),
             lazarus_reserved_concurrency=config.pool.reserved_concurrency,
         )
+        assert isinstance(self.layer.worker, WorkerService)
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(
                 "cdk-prefect-ecs:placeholderWorkspace",

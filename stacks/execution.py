@@ -63,7 +63,9 @@ class ExecutionStack(cdk.Stack):
             patience=cdk.Duration.seconds(config.pool.patience_seconds),
             lazarus_reserved_concurrency=config.pool.reserved_concurrency,
         )
-        assert isinstance(self.layer.worker, WorkerService)
+        worker = self.layer.worker
+        assert isinstance(worker, WorkerService)
+        self.worker = worker
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(
                 "cdk-prefect-ecs:placeholderWorkspace",
@@ -86,7 +88,7 @@ class ExecutionStack(cdk.Stack):
         cdk.CfnOutput(
             self,
             "WorkerServiceName",
-            value=self.layer.worker.service.service_name,
+            value=self.worker.service.service_name,
             description="ECS service of the Prefect worker",
         )
         cdk.CfnOutput(

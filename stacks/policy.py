@@ -76,7 +76,7 @@ def acknowledge(stage: PrefectStage) -> None:
             "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster holds too.",
         )
     _acknowledge(
-        layer.worker.task_definition,
+        stage.execution.worker.task_definition,
         "ECS2",
         "The variables are the address of the API and settings; the credential is injected from SSM.",
     )

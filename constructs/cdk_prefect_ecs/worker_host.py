@@ -65,8 +65,9 @@ class WorkerHost(Construct):
     unhealthy, when its zone is lost, when anything of it changes, and every week. The new worker is online before the
     old one goes, or the old one stays; a deployment whose worker does not come online fails within 15 minutes.
 
-    There is no SSH, no key and no open port: look inside with ``aws ssm start-session``. The API's credential is read by
-    the host's role when the worker starts and is never on disk. Logs are in the log group, in ``worker/host/INSTANCE``.
+    There is no SSH, no key and no open port: look inside with ``aws ssm start-session``. The API's credential is read
+    by the host's role when the worker starts and is never on disk. Logs are in the log group, in
+    ``worker/host/INSTANCE``.
 
     :param work_pool: The pool to serve; the host's role is granted to run its flow runs.
     :param api: The Prefect API to poll.

@@ -37,17 +37,16 @@ def environment(settings: HostSettings, inherited: Mapping[str, str]) -> dict[st
     return variables
 
 
-def main() -> int:
+def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = HostSettings.read()
     try:
         variables = environment(settings, os.environ)
     except CredentialError as error:
-        print(f"The worker does not start: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"The worker does not start: {error}")
     arguments = command(settings, instance_id())
     os.execve(arguments[0], arguments, variables)  # noqa: S606 - from a list that we wrote
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -79,8 +79,7 @@ class WorkerHost(Construct):
         updates, but for the kernel. Default: the newest one whenever a host starts.
     :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param environment: More environment variables of the worker; no secrets. Default: none.
-    :raises ValueError: ``poll_interval`` below a second, a credential in ``environment``, the image of another
-        operating system.
+    :raises ValueError: ``poll_interval`` below a second, a credential in ``environment``.
     """
 
     role: iam.Role

@@ -20,6 +20,7 @@ ONLINE_WITHIN_SECONDS = 300.0
 #: Attempts of one health check: a worker that is merely busy is not restarted.
 ATTEMPTS = 3
 _PAUSE_SECONDS = 5.0
+_LAST_ANSWER_SECONDS = 30.0
 
 
 def polls(settings: HostSettings) -> bool:
@@ -49,7 +50,8 @@ def wait_until_online(settings: HostSettings, name: str, within_seconds: float =
         header, source = credential.authorization_header, credential.source
     deadline = time.monotonic() + within_seconds
     url = settings.environment["PREFECT_API_URL"]
-    api = PrefectApiClient(url, header, deadline=deadline, credential_source=source)
+    # The last question may still be answered.
+    api = PrefectApiClient(url, header, deadline=deadline + _LAST_ANSWER_SECONDS, credential_source=source)
     asked = {"workers": {"status": {"any_": ["ONLINE"]}}}
     path = f"/work_pools/{quoted(settings.work_pool_name)}/workers/filter"
     while time.monotonic() < deadline:

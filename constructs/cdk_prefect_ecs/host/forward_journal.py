@@ -64,15 +64,19 @@ class Entry:
 def batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     """The entries in pieces that PutLogEvents takes, each in the order of time."""
     batch: list[Entry] = []
-    size = 0
+    size = earliest = latest = 0
     for entry in entries:
-        first, last = (batch or [entry])[0].timestamp_ms, entry.timestamp_ms
-        full = len(batch) == MAX_EVENTS or size + entry.size > MAX_BATCH_BYTES or abs(last - first) >= MAX_SPAN_MS
+        # The clock may have been set back between two entries.
+        span = max(latest, entry.timestamp_ms) - min(earliest, entry.timestamp_ms)
+        full = len(batch) == MAX_EVENTS or size + entry.size > MAX_BATCH_BYTES or span >= MAX_SPAN_MS
         if batch and full:
             yield batch
             batch, size = [], 0
+        if not batch:
+            earliest = latest = entry.timestamp_ms
         batch.append(entry)
         size += entry.size
+        earliest, latest = min(earliest, entry.timestamp_ms), max(latest, entry.timestamp_ms)
     if batch:
         yield batch
 
@@ -93,7 +97,7 @@ class LogStream:
     def write(self, entries: Sequence[Entry]) -> None:
         """Write entries; they are there when this returns."""
         for batch in batches(entries):
-            # The clock may have been set back between two of them; CloudWatch wants them in order.
+            # CloudWatch wants them in the order of time.
             ordered = sorted(batch, key=lambda entry: entry.timestamp_ms)
             self._client.put_log_events(
                 logGroupName=self._group,

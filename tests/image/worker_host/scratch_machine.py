@@ -101,7 +101,7 @@ class ScratchMachine:
     def __init__(self, directory: Path, *, instance_id: str, environment: Mapping[str, str]) -> None:
         self.root = directory / "root"
         self.instance_id = instance_id
-        self._environment = {"PIP_CERT": str(CERTIFICATES), **environment}
+        self.environment = {"PIP_CERT": str(CERTIFICATES), **environment}
         self._cgroup = _CGROUPS / f"scratch-{os.getpid()}-{instance_id}"
         self._process: subprocess.Popen[bytes] | None = None
         self._init: int | None = None
@@ -120,7 +120,7 @@ class ScratchMachine:
             self._write(path, _STAND_IN, 0o755)
         memory = Path("/proc/meminfo").read_text().splitlines()[1:]
         self._write("etc/meminfo", "\n".join([f"MemTotal: {MEMORY_KIB} kB", *memory, ""]))
-        assignments = " ".join(f'"{name}={value}"' for name, value in self._environment.items())
+        assignments = " ".join(f'"{name}={value}"' for name, value in self.environment.items())
         self._write("etc/systemd/system.conf.d/test.conf", f"[Manager]\nDefaultEnvironment={assignments}\n")
         self._write("var/lib/cloud/data/instance-id", f"{self.instance_id}\n")
         (self.root / "var/log/journal").mkdir(exist_ok=True)

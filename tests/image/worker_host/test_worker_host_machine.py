@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from instance_metadata import InstanceMetadata
@@ -198,6 +199,14 @@ def test_worker_is_nobody(host: Host) -> None:
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     exposure = host.machine.run("systemd-analyze", "security", "--threshold=20", WORKER, LOGS)
     assert "Overall exposure level for prefect-worker.service" in exposure
+
+
+def test_worker_is_asked_by_its_own_host_only(host: Host) -> None:
+    port = f":{int(host.machine.environment['PREFECT_WORKER_WEBSERVER_PORT']):04X} "
+    listening = [
+        line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if f"{port}00000000:0000 0A" in line
+    ]
+    assert [address.partition(":")[0] for address in listening] == ["0100007F"]  # 127.0.0.1
 
 
 def test_worker_fits_a_small_instance(host: Host) -> None:

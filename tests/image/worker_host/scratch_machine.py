@@ -148,7 +148,7 @@ class ScratchMachine:
         """Run a command in the machine, as root, and return what it printed."""
         namespaces = ["--mount", "--pid", "--ipc", "--uts", "--cgroup"]
         done = subprocess.run(
-            ["nsenter", f"--target={self._init}", *namespaces, "--wd=/", "--", *command],
+            ["nsenter", f"--target={self._init}", *namespaces, "--root", "--wd", "--", *command],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

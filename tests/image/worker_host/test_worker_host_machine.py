@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from instance_metadata import InstanceMetadata
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
 
 APP = ROOT / "tests" / "integration" / "apps" / "worker_host.py"
 STACK = "Hosted"
+AUTH_PARAMETER = "/prefect/embedded/auth-string"
 INSTANCE = "i-0123456789abcdef0"
 FLOW = Path(__file__).parent / "flows" / "greeting.py"
 DEPLOYMENT = "greeting/hosted"
@@ -35,6 +37,8 @@ HEALTH = "prefect-worker-health.service"
 class HostedApp(DeployedApp):
     """An execution layer whose worker is a host, deployed to an embedded AWS."""
 
+    instance_type = "t4g.micro"
+
     def cdk(self, command: str, *options: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         return run_cdk(
             [command, STACK, "--output", str(self.aws.directory / "cdk.out"), *options],
@@ -43,7 +47,8 @@ class HostedApp(DeployedApp):
             app=f"{sys.executable} {APP}",
             env={
                 "PREFECT_API_URL": self.server.api_url,
-                "AUTH_PARAMETER": "/prefect/embedded/auth-string",
+                "AUTH_PARAMETER": AUTH_PARAMETER,
+                "INSTANCE_TYPE": self.instance_type,
                 "PYTHONPATH": str(ROOT),
             },
             check=check,
@@ -70,6 +75,19 @@ class HostedApp(DeployedApp):
     def greet(self, name: str) -> FlowRun:
         """Run the greeting to its end."""
         return self.wait_for_final_state(self.start_run(DEPLOYMENT, {"name": name}).id)
+
+    def group(self) -> dict[str, Any]:
+        """The one Auto Scaling group."""
+        (group,) = self.aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+        return dict(group)
+
+    def launch_template(self) -> dict[str, Any]:
+        """What the group starts a host with."""
+        named = self.group()["LaunchTemplate"]
+        (version,) = self.aws.client("ec2").describe_launch_template_versions(
+            LaunchTemplateId=named["LaunchTemplateId"], Versions=[named["Version"]]
+        )["LaunchTemplateVersions"]
+        return dict(version["LaunchTemplateData"])
 
     def workers(self) -> list[Worker]:
         return list(self.prefect.read_workers_for_work_pool(self.outputs()["WorkPoolName"]))
@@ -129,20 +147,11 @@ def app() -> Iterator[HostedApp]:
         yield app
 
 
-def deployed_user_data(app: HostedApp) -> str:
-    ec2 = app.aws.client("ec2")
-    (template,) = ec2.describe_launch_templates()["LaunchTemplates"]
-    (version,) = ec2.describe_launch_template_versions(LaunchTemplateId=template["LaunchTemplateId"])[
-        "LaunchTemplateVersions"
-    ]
-    return base64.b64decode(version["LaunchTemplateData"]["UserData"]).decode()
-
-
 @pytest.fixture(scope="module")
 def host(app: HostedApp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     role = app.outputs()["WorkerRoleArn"]
     session = app.aws.client("sts").assume_role(RoleArn=role, RoleSessionName=INSTANCE)["Credentials"]
-    user_data = deployed_user_data(app)
+    user_data = base64.b64decode(app.launch_template()["UserData"]).decode()
     with InstanceMetadata(role.rpartition("/")[2], session) as metadata:
         machine = ScratchMachine(
             tmp_path_factory.mktemp("machine"),
@@ -161,6 +170,19 @@ def host(app: HostedApp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
             yield Host(app, machine, metadata, user_data, output)
         finally:
             machine.stop()
+
+
+# Deployed
+
+
+def test_group_of_one_over_every_zone(app: HostedApp) -> None:
+    group = app.group()
+    assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == (1, 1, 2)
+    assert len(group["VPCZoneIdentifier"].split(",")) >= 2
+    template = app.launch_template()
+    assert template["InstanceType"] == "t4g.micro"
+    assert template["MetadataOptions"]["HttpTokens"] == "required"
+    assert template["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
 
 
 # Set up
@@ -316,16 +338,26 @@ def test_worker_that_hangs_is_restarted_by_the_health_check(host: Host) -> None:
 
 def test_worker_without_a_credential_says_so_and_goes_on_trying(host: Host) -> None:
     ssm = host.app.aws.client("ssm")
-    ssm.delete_parameter(Name="/prefect/embedded/auth-string")
+    ssm.delete_parameter(Name=AUTH_PARAMETER)
     host.machine.run("systemctl", "restart", WORKER)
 
     def said() -> str | None:
         journal = host.machine.run("journalctl", "--unit", WORKER, "--no-pager", "--output=cat")
         return journal if "The worker does not start" in journal else None
 
-    assert "SSM parameter '/prefect/embedded/auth-string' does not exist" in wait_for("an explanation", said, 30)
+    assert f"SSM parameter '{AUTH_PARAMETER}' does not exist" in wait_for("an explanation", said, 30)
     host.app.store_secret()
     host.wait_until_polling()
+
+
+def test_change_reaches_the_group_as_a_new_version(host: Host) -> None:
+    host.app.instance_type = "t4g.small"
+    printed = host.app.cdk("diff").stdout
+    changed = [line for line in printed.splitlines() if line.startswith(("[~]", "[+]", "[-]"))]
+    assert "AWS::EC2::LaunchTemplate" in {line.split()[1] for line in changed}
+    host.app.deploy()
+    assert host.app.group()["LaunchTemplate"]["Version"] == "2"
+    assert host.app.launch_template()["InstanceType"] == "t4g.small"
 
 
 # Set up in vain

@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from library_helpers import (
     statements,
 )
 
+import cdk_prefect_ecs
 from cdk_prefect_ecs import FlowNetwork, PrefectApi, WorkerHost
 from cdk_prefect_ecs.functions.credential import CredentialReference
 from cdk_prefect_ecs.host.settings import HostSettings
@@ -209,6 +211,14 @@ def test_user_data_signals_in_the_end_and_completes_the_launch(template: Templat
     assert last.startswith("aws autoscaling complete-lifecycle-action --lifecycle-hook-name online ")
     assert f"--auto-scaling-group-name {name} " in last
     assert len(text) < 16 * 1024, "user data is at most 16 KiB"
+
+
+def test_scripts_are_bash(template: Template) -> None:
+    install = Path(cdk_prefect_ecs.__file__).parent / "host" / "install.sh"
+    for script in (user_data(template), install.read_text()):
+        assert script.startswith("#!/bin/bash\n")
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_host_starts_after_its_pool_and_its_permissions(template: Template) -> None:

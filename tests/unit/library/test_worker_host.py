@@ -215,7 +215,7 @@ def test_user_data_signals_in_the_end_and_completes_the_launch(template: Templat
 
 def test_scripts_are_bash(template: Template) -> None:
     install = Path(cdk_prefect_ecs.__file__).parent / "host" / "install.sh"
-    for script in (user_data(template), install.read_text()):
+    for script in (re.sub(r"<[A-Z][\w:.]+>", "token", user_data(template)), install.read_text()):
         assert script.startswith("#!/bin/bash\n")
         done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")

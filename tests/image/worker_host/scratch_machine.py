@@ -29,7 +29,9 @@ MEMORY_KIB = 936_000  # of a t4g.micro
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 STAND_INS = ("usr/bin/dnf", "opt/aws/bin/cfn-signal", "usr/sbin/swapon")
 
-_CGROUPS = Path("/sys/fs/cgroup/systemd")
+# The version 2 hierarchy, which on a hybrid machine is beside the others.
+_HYBRID = Path("/sys/fs/cgroup/unified")
+_CGROUPS = _HYBRID if _HYBRID.is_dir() else Path("/sys/fs/cgroup")
 
 # Runs in new namespaces and becomes systemd.
 _BOOT = """\
@@ -42,10 +44,7 @@ mount --bind "$root/proc/sys" "$root/proc/sys"
 mount -o remount,ro,bind "$root/proc/sys"
 mount --bind "$root/etc/meminfo" "$root/proc/meminfo"
 mount -t sysfs -o ro sysfs "$root/sys"
-mount -t tmpfs -o mode=755 cgroup "$root/sys/fs/cgroup"
-mkdir "$root/sys/fs/cgroup/systemd"
-mount -t cgroup -o none,name=systemd cgroup "$root/sys/fs/cgroup/systemd"
-mount -o remount,ro "$root/sys/fs/cgroup"
+mount -t cgroup2 cgroup "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 run "$root/run"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mount -t tmpfs -o mode=755 dev "$root/dev"

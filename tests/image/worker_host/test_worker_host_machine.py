@@ -276,7 +276,7 @@ def test_secret_is_in_the_worker_and_nowhere_else(host: Host) -> None:
 
 def test_role_may_read_no_other_parameter(host: Host) -> None:
     host.app.aws.client("ssm").put_parameter(Name="/other", Value="unseen", Type="SecureString")
-    aws = ["systemd-run", "--pipe", "--wait", "--quiet", "--collect", "--setenv=AWS_REGION=us-east-1", "aws"]
+    aws = ["systemd-run", "--pipe", "--wait", "--quiet", "--collect", "--setenv=AWS_DEFAULT_REGION=us-east-1", "aws"]
     answer = host.machine.run(*aws, "ssm", "get-parameter", "--name", "/other", "--with-decryption", check=False)
     assert "AccessDenied" in answer
     assert "unseen" not in answer

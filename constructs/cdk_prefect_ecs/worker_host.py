@@ -73,8 +73,8 @@ class WorkerHost(Construct):
     :param api: The Prefect API to poll.
     :param network: Network of the host: it has a public address where tasks have one.
     :param log_group: Log group of the worker; streams begin with ``worker/``.
-    :param instance_type: Type of the instance, ARM or x86. The worker takes 160 to 330 MB; a t4g.nano (512 MiB, $3.07 a
-        month less than the default) gets along with swap, and slowly. Default: t4g.micro.
+    :param instance_type: Type of the instance, ARM or x86. The worker takes 140 to 330 MB, so a t4g.nano (512 MiB,
+        $3.07 a month less than the default) needs its swap file. Default: t4g.micro.
     :param machine_image: An image of Amazon Linux 2023 for that architecture; a pinned one still gets its security
         updates, but for the kernel. Default: the newest one whenever a host starts.
     :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.

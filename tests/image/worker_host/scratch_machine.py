@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 
 from embedded import launching
+from embedded.images import machine, podman, tools
 
-CACHE = launching.ROOT / ".images"
 SUITE = "bookworm"  # its Python is 3.11, as that of a worker host
 # What an image of Amazon Linux 2023 has, or `dnf install` of install.sh adds.
 PACKAGES = ("ca-certificates", "dbus", "procps", "python3", "python3-venv", "systemd", "systemd-sysv")
@@ -79,13 +79,14 @@ def base() -> Path:
     if os.geteuid() != 0:
         raise MachineError("a scratch machine takes root: its systemd needs namespaces and mounts")
     recipe = hashlib.sha256(repr((SUITE, PACKAGES, AWS_CLI)).encode()).hexdigest()[:12]
-    archive = CACHE / f"worker-host-{recipe}.tar"
+    archive = podman.directory() / f"worker-host-{recipe}.tar"
     if not archive.exists():
-        if shutil.which("mmdebstrap") is None:
-            raise MachineError("mmdebstrap is missing; install it with: apt-get install mmdebstrap")
-        CACHE.mkdir(exist_ok=True)
+        tools.ensure(tools.BOOTSTRAPPING)
+        archive.parent.mkdir(parents=True, exist_ok=True)
         unfinished = archive.with_suffix(".unfinished.tar")
-        _run("mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(unfinished))
+        settings = [f"--aptopt={line.rstrip(';')}" for line in machine.apt_settings()]
+        include = f"--include={','.join(PACKAGES)}"
+        _run("mmdebstrap", *settings, "--variant=minbase", include, SUITE, str(unfinished))
         unfinished.rename(archive)
     return archive
 

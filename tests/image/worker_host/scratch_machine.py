@@ -112,6 +112,8 @@ class ScratchMachine:
         _run("tar", "--extract", "--file", str(base()), "--directory", str(self.root))
         for name in ("etc/resolv.conf", "etc/hosts", str(CERTIFICATES).lstrip("/")):
             shutil.copyfile(Path("/") / name, self.root / name)
+        if pip := machine.pip_conf(machine.pip_settings()):
+            self._write("etc/pip.conf", pip, 0o600)
         # The AWS CLI is a part of Amazon Linux. It asks for a botocore of its own, so it is apart from everything.
         uv, target = str(launching.VENV_BIN / "uv"), str(self.root / "opt/aws-cli")
         _run(uv, "pip", "install", "--quiet", "--python-version=3.11", "--target", target, AWS_CLI)

@@ -99,12 +99,14 @@ environment:
 bench: $(INSTALLED) ## Measure, ours beside others in one run (BENCH=synth or spot_chaos for one of them)
 	@for name in $(BENCH); do python -m bench.$$name; done
 
+HOST := constructs/cdk_prefect_ecs/host
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 
 lock: $(VENV) ## Resolve requirements.in, and what the image and the checks need of it, into the locks
 	$(LOCK) requirements.in --output-file requirements.txt
 	$(LOCK) docker/flow/requirements.in --constraint requirements.txt --generate-hashes --output-file docker/flow/requirements.txt
 	$(LOCK) docker/flow/installer.in --constraint requirements.txt --generate-hashes --output-file docker/flow/installer.txt
+	$(LOCK) $(HOST)/requirements.in --constraint requirements.txt --generate-hashes --output-file $(HOST)/requirements.txt
 	$(LOCK) requirements-checks.in --constraint requirements.txt --output-file requirements-checks.txt
 
 clean: ## Remove everything that set-up and tests made

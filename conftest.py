@@ -1,8 +1,9 @@
-"""Checks the layout before anything is collected. Imports no CDK."""
+"""Checks the layout before anything is collected, and takes the clock out of the property tests. Imports no CDK."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent
 
@@ -15,3 +16,5 @@ def pytest_configure() -> None:
                 f"{folder}/__init__.py must not exist: it makes the folder a package that shadows PyPI's {shadowed} "
                 "imports; delete it"
             )
+    settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+    settings.load_profile("untimed")

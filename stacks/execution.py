@@ -9,7 +9,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
-from cdk_prefect_ecs import FlowCluster, FlowImage, FlowNetwork, PrefectApi, PrefectExecutionLayer
+from cdk_prefect_ecs import FlowCluster, FlowImage, FlowNetwork, PrefectApi, PrefectExecutionLayer, WorkerService
 from stacks.config import BUILT_IMAGES, CloudApi, EnvironmentConfig, SelfHostedApi
 from stacks.foundation import FoundationStack
 
@@ -63,6 +63,9 @@ class ExecutionStack(cdk.Stack):
             patience=cdk.Duration.seconds(config.pool.patience_seconds),
             lazarus_reserved_concurrency=config.pool.reserved_concurrency,
         )
+        worker = self.layer.worker
+        assert isinstance(worker, WorkerService)
+        self.worker = worker
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(
                 "cdk-prefect-ecs:placeholderWorkspace",
@@ -85,7 +88,7 @@ class ExecutionStack(cdk.Stack):
         cdk.CfnOutput(
             self,
             "WorkerServiceName",
-            value=self.layer.worker.service.service_name,
+            value=self.worker.service.service_name,
             description="ECS service of the Prefect worker",
         )
         cdk.CfnOutput(

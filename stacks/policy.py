@@ -85,7 +85,7 @@ def acknowledge(stage: PrefectStage) -> None:
                 "The six actions with which Lambda manages network interfaces in a VPC support no resource.",
             )
     _acknowledge(
-        layer.worker.task_definition,
+        stage.execution.worker.task_definition,
         "ECS2",
         "The variables are the address of the API and settings; the credential is injected from SSM.",
     )

@@ -11,6 +11,7 @@ from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
 from cdk_prefect_ecs.storage import FlowStorage
 from cdk_prefect_ecs.work_pool import WorkPool
+from cdk_prefect_ecs.worker_host import WorkerHost
 from cdk_prefect_ecs.worker_service import WorkerService
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "SpotPolicy",
     "TaskEvents",
     "WorkPool",
+    "WorkerHost",
     "WorkerRole",
     "WorkerService",
 ]

@@ -32,6 +32,7 @@ from cdk_prefect_ecs.settings import (
 )
 from cdk_prefect_ecs.storage import FlowStorage
 from cdk_prefect_ecs.work_pool import WorkPool
+from cdk_prefect_ecs.worker_host import WorkerHost, check_host_network
 from cdk_prefect_ecs.worker_service import WorkerService
 
 
@@ -65,6 +66,8 @@ class PrefectExecutionLayer(Construct):
     :param worker_memory_mib: Memory of a worker in MiB. Default: 1024.
     :param worker_count: Workers to run. Default: 1.
     :param worker_poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
+    :param worker_instance_type: Run the worker on one EC2 instance of this type, such as a t4g.micro, in place of the
+        service: about $11 a month cheaper, see :class:`~cdk_prefect_ecs.WorkerHost`. Default: it is an ECS service.
     :param enable_execute_command: Allow ``aws ecs execute-command`` into the worker. Default: False.
     :param cpu_architecture: Architecture of the image; ARM64 costs a fifth less. Default: X86_64.
     :param lazarus: Whether :class:`~cdk_prefect_ecs.Lazarus` guards the pool. Without it, a run that is interrupted
@@ -76,7 +79,8 @@ class PrefectExecutionLayer(Construct):
         is too small to reserve any, as in new accounts. Default: 1.
     :param delete_pool_with_deployments: Delete the pool with the stack even if deployments still use it.
         Default: False, such a pool is left.
-    :raises ValueError: As the parts do; nothing is made then.
+    :raises ValueError: As the parts do; ``worker_instance_type`` together with what shapes the service. Nothing is made
+        then.
     """
 
     network: FlowNetwork
@@ -89,14 +93,14 @@ class PrefectExecutionLayer(Construct):
     """Log group of worker and flow runs."""
     execution_role: ExecutionRole
     """Role of the ECS agent."""
-    worker_role: WorkerRole
+    worker_role: iam.Role
     """Role of the worker."""
     flow_role: FlowRole
     """Role of the flow runs: grant it what your flows need."""
     work_pool: WorkPool
     """The work pool."""
-    worker: WorkerService
-    """The worker service."""
+    worker: WorkerService | WorkerHost
+    """The worker: a service, or a host where ``worker_instance_type`` is given."""
     lazarus: Lazarus | None
     """The guard of the pool; None without one."""
 
@@ -121,6 +125,7 @@ class PrefectExecutionLayer(Construct):
         worker_memory_mib: int = 1024,
         worker_count: int = 1,
         worker_poll_interval: cdk.Duration | None = None,
+        worker_instance_type: ec2.InstanceType | None = None,
         enable_execute_command: bool = False,
         cpu_architecture: str = "X86_64",
         lazarus: bool = True,
@@ -143,6 +148,13 @@ class PrefectExecutionLayer(Construct):
             poll_interval.to_seconds(integral=False),
             None,
         )
+        if worker_instance_type is not None and (
+            (worker_cpu, worker_memory_mib, worker_count) != (512, 1024, 1) or enable_execute_command
+        ):
+            raise ValueError(
+                "worker_instance_type makes the worker a host; worker_cpu, worker_memory_mib, worker_count and "
+                "enable_execute_command shape a worker service: leave them out, or leave out worker_instance_type"
+            )
         patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
         check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
         providers = cluster.capacity_providers if cluster else (FARGATE, FARGATE_SPOT)
@@ -151,6 +163,8 @@ class PrefectExecutionLayer(Construct):
         image.check_runs_on(cpu_architecture)
         if network is not None:
             network.check_reach(api=api, image=image)
+            if worker_instance_type is not None:
+                check_host_network(network)
         super().__init__(scope, construct_id)
 
         self.network = network or FlowNetwork(self, "Network")
@@ -163,7 +177,6 @@ class PrefectExecutionLayer(Construct):
             removal_policy=cdk.RemovalPolicy.RETAIN,
         )
         self.execution_role = ExecutionRole(self, "ExecutionRole", log_group=self.log_group, api=api, image=image)
-        self.worker_role = WorkerRole(self, "WorkerRole")
         self.flow_role = FlowRole(self, "FlowRole", storage=self.storage)
         self.work_pool = WorkPool(
             self,
@@ -185,24 +198,38 @@ class PrefectExecutionLayer(Construct):
             environment=flow_environment,
             delete_with_deployments=delete_pool_with_deployments,
         )
-        self.worker = WorkerService(
-            self,
-            "Worker",
-            work_pool=self.work_pool,
-            api=api,
-            cluster=self.cluster,
-            network=self.network,
-            log_group=self.log_group,
-            execution_role=self.execution_role,
-            worker_role=self.worker_role,
-            image=image,
-            cpu=worker_cpu,
-            memory_mib=worker_memory_mib,
-            cpu_architecture=cpu_architecture,
-            desired_count=worker_count,
-            poll_interval=poll_interval,
-            enable_execute_command=enable_execute_command,
-        )
+        if worker_instance_type is None:
+            self.worker_role = WorkerRole(self, "WorkerRole")
+            self.worker = WorkerService(
+                self,
+                "Worker",
+                work_pool=self.work_pool,
+                api=api,
+                cluster=self.cluster,
+                network=self.network,
+                log_group=self.log_group,
+                execution_role=self.execution_role,
+                worker_role=self.worker_role,
+                image=image,
+                cpu=worker_cpu,
+                memory_mib=worker_memory_mib,
+                cpu_architecture=cpu_architecture,
+                desired_count=worker_count,
+                poll_interval=poll_interval,
+                enable_execute_command=enable_execute_command,
+            )
+        else:
+            self.worker = WorkerHost(
+                self,
+                "WorkerHost",
+                work_pool=self.work_pool,
+                api=api,
+                network=self.network,
+                log_group=self.log_group,
+                instance_type=worker_instance_type,
+                poll_interval=poll_interval,
+            )
+            self.worker_role = self.worker.role
 
         self.lazarus = (
             Lazarus(

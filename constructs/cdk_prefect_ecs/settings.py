@@ -56,6 +56,14 @@ def check_worker_settings(
     check_cpu_architecture(cpu_architecture)
     if desired_count < 0:
         raise ValueError(f"the number of workers must be 0 or more; got {desired_count}")
+    check_host_settings(poll_seconds, environment)
+
+
+def check_host_settings(poll_seconds: float, environment: Mapping[str, str] | None) -> None:
+    """Check what a worker is made with, wherever it runs.
+
+    :raises ValueError: As :class:`~cdk_prefect_ecs.WorkerHost` documents.
+    """
     if poll_seconds < 1:
         raise ValueError(f"poll_interval must be at least one second; got {poll_seconds:g} seconds")
     _check_environment(environment)

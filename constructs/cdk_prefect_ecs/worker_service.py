@@ -21,6 +21,7 @@ from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_ca
 from cdk_prefect_ecs.network_reach import worker_calls
 from cdk_prefect_ecs.settings import check_worker_settings
 from cdk_prefect_ecs.work_pool import WorkPool
+from cdk_prefect_ecs.worker_environment import DEFAULT_POLL_SECONDS, worker_environment
 
 # Python, because not every image has curl. The port is the worker's own setting, 8080 unless the environment says
 # otherwise. Answers 503 when the worker has not polled for a while.
@@ -86,7 +87,7 @@ class WorkerService(Construct):
         enable_execute_command: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        poll_interval = poll_interval or cdk.Duration.seconds(5)
+        poll_interval = poll_interval or cdk.Duration.seconds(DEFAULT_POLL_SECONDS)
         check_worker_settings(
             cpu, memory_mib, cpu_architecture, desired_count, poll_interval.to_seconds(integral=False), environment
         )
@@ -122,14 +123,7 @@ class WorkerService(Construct):
                 "--with-healthcheck",
             ],
             environment={
-                "PREFECT_API_URL": api.url,
-                "PREFECT_WORKER_QUERY_SECONDS": f"{poll_interval.to_seconds(integral=False):g}",
-                # Prefect's default of 10 takes runs that long before they are due, which would undo Lazarus's back-off.
-                "PREFECT_WORKER_PREFETCH_SECONDS": "1",
-                "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": work_pool.observer_queue_name,
-                # Bursts of runs meet the limits of RunTask (20/s) and RegisterTaskDefinition (1/s): slow down, go on.
-                "AWS_RETRY_MODE": "adaptive",
-                "AWS_MAX_ATTEMPTS": "10",
+                **worker_environment(api=api, work_pool=work_pool, poll_interval=poll_interval),
                 **network.environment,
                 **(environment or {}),
             },

@@ -80,6 +80,9 @@ def test_wheel_holds_what_is_easily_forgotten(wheel: Path) -> None:
         names = archive.namelist()
     assert "cdk_prefect_ecs/py.typed" in names
     assert "cdk_prefect_ecs/functions/work_pool_sync.py" in names
+    assert {
+        f"cdk_prefect_ecs/host/{name}" for name in ("install.sh", "prefect-worker.service", "requirements.txt")
+    } <= {*names}
 
 
 def test_metadata(wheel: Path) -> None:

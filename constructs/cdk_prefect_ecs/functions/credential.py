@@ -82,9 +82,19 @@ class Credential:
 def read_credential(reference: CredentialReference, *, patience_seconds: float = 0.0) -> Credential:
     """Read the credential and make the header of it.
 
+    :param patience_seconds: As for :func:`read_secret`.
+    :raises CredentialError: when it cannot be read or cannot be a credential.
+    """
+    value = read_secret(reference, patience_seconds=patience_seconds)
+    return Credential(_header(reference, value), reference.source)
+
+
+def read_secret(reference: CredentialReference, *, patience_seconds: float = 0.0) -> str:
+    """Read what is stored, as it is.
+
     :param patience_seconds: How long to repeat a denied call: the policy of a role made in the same
         deployment takes a few seconds to work everywhere.
-    :raises CredentialError: when it cannot be read or cannot be a credential.
+    :raises CredentialError: when it cannot be read.
     """
     until = time.monotonic() + patience_seconds
     pause = 1.0
@@ -98,8 +108,7 @@ def read_credential(reference: CredentialReference, *, patience_seconds: float =
             logger.info("May not read %s yet; trying again in %g s.", reference.source, pause)
         time.sleep(pause)
         pause *= 2
-    value = _field_of(reference, stored.rstrip("\r\n"))
-    return Credential(_header(reference, value), reference.source)
+    return _field_of(reference, stored.rstrip("\r\n"))
 
 
 def aws_client(service: str, region: str) -> Any:

@@ -191,7 +191,7 @@ def statements(template: Template, role: str) -> list[dict[str, Any]]:
             assert "ManagedPolicyArns" not in properties, f"{role} has managed policies"
             for policy in properties.get("Policies", []):
                 found += [_canonical(statement) for statement in policy["PolicyDocument"]["Statement"]]
-        elif f"<{role}>" in plain(properties.get("Roles", [])):
+        elif resource["Type"] == "AWS::IAM::Policy" and f"<{role}>" in plain(properties["Roles"]):
             found += [_canonical(statement) for statement in properties["PolicyDocument"]["Statement"]]
     return in_order(found)
 

@@ -1,6 +1,7 @@
 """The public contract: `PrefectExecutionLayer` with defaults is what the parts are by themselves, put together."""
 
 import json
+from typing import Any
 
 import aws_cdk as cdk
 import pytest
@@ -32,6 +33,7 @@ from cdk_prefect_ecs import (
     PrefectApi,
     PrefectExecutionLayer,
     SpotPolicy,
+    WorkerHost,
 )
 from cdk_prefect_ecs.functions.typed_properties import decode
 from cdk_prefect_ecs.job_template import SIGTERM_BEHAVIOR
@@ -331,6 +333,46 @@ def test_it_stands_for_the_flow_runs() -> None:
     ingress = plain(only(template, "AWS::EC2::SecurityGroupIngress"))
     assert ingress["SourceSecurityGroupId"] == "<NetworkSecurityGroup.GroupId>"
     assert ingress["FromPort"] == 5432
+
+
+def test_a_worker_host_takes_the_place_of_the_service() -> None:
+    stack = new_stack()
+    layer = PrefectExecutionLayer(
+        stack,
+        "Prefect",
+        work_pool_name="etl",
+        api=cloud_api(),
+        worker_instance_type=ec2.InstanceType("t4g.nano"),
+        worker_poll_interval=cdk.Duration.seconds(20),
+    )
+    assert isinstance(layer.worker, WorkerHost)
+    assert layer.worker_role is layer.worker.role
+    template = Template.from_stack(stack)
+    template.resource_count_is(SERVICE, 0)
+    template.resource_count_is("AWS::ECS::TaskDefinition", 0)
+    data = plain(only(template, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"])
+    assert data["InstanceType"] == "t4g.nano"
+    assert data["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is True
+    assert '"PREFECT_WORKER_QUERY_SECONDS":"20"' in data["UserData"]["Fn::Base64"]
+    assert '"LogGroupName":"<PrefectLogGroup>"' in data["UserData"]["Fn::Base64"]
+    assert lazarus_environment(template)["FAMILY"] == "Test-etl"
+    assert sigterm_behavior(template) == "relinquish"
+    assert_no_ingress(template)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"worker_cpu": 256}, {"worker_memory_mib": 2048}, {"worker_count": 2}, {"enable_execute_command": True}],
+)
+def test_refuses_to_shape_a_service_where_the_worker_is_a_host(kwargs: dict[str, Any]) -> None:
+    stack = new_stack()
+    given = {"work_pool_name": "etl", "api": cloud_api(), "worker_instance_type": ec2.InstanceType("t4g.micro")}
+    assert_refused(
+        stack,
+        lambda: PrefectExecutionLayer(stack, "Prefect", **(given | kwargs)),  # type: ignore[arg-type]
+        "worker_instance_type makes the worker a host",
+        "leave them out",
+    )
 
 
 def test_refuses_and_makes_nothing() -> None:

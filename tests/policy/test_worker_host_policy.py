@@ -1,0 +1,80 @@
+"""A layer whose worker is a host: cdk-nag, cfn-lint and a snapshot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_ec2 as ec2
+from cdk_nag import AwsSolutionsChecks
+from cfnlint.api import lint
+from cfnlint.config import ManualArgs
+from policy_helpers import CONTEXT, findings
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.json import JSONSnapshotExtension
+from test_cfn_lint import IGNORED
+from test_snapshots import normalised
+
+from cdk_prefect_ecs import PrefectApi, PrefectExecutionLayer
+
+PATH = "Hosted/Prefect/WorkerHost"
+
+#: What AwsSolutions finds at a host, and why it is as it should be.
+ACCEPTED = {
+    (f"{PATH}/Group/ASG", "AwsSolutions-AS3"): "A worker that does not come online fails the deployment; a topic for "
+    "one change of host a week would tell nobody anything. Who wants one adds it to WorkerHost.group.",
+    (
+        f"{PATH}/Role/DefaultPolicy/Resource",
+        "AwsSolutions-IAM5",
+    ): "ecs:DescribeTaskDefinition and the actions of Session "
+    "Manager support no resource that is known before the host runs; the others name one family, cluster and group.",
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The assembly of an app that cdk-nag looks at."""
+    out = tmp_path_factory.mktemp("hosted")
+    app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(out))
+    stack = cdk.Stack(app, "Hosted", description="A worker host")
+    layer = PrefectExecutionLayer(
+        stack,
+        "Prefect",
+        work_pool_name="etl",
+        api=PrefectApi.self_hosted(
+            "https://prefect.example.com/api", auth_string=PrefectApi.ssm_secure_string("/prefect/auth-string")
+        ),
+        worker_instance_type=ec2.InstanceType("t4g.micro"),
+    )
+    cdk.CfnOutput(stack, "Group", value=layer.worker.node.path)
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        app.synth()
+    return out
+
+
+@pytest.fixture(scope="module")
+def template(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "Hosted.template.json").read_text()))
+
+
+def test_cdk_nag_finds_at_the_host_what_is_accepted_and_nothing_else(out: Path) -> None:
+    found = {(path, rule.partition("[")[0]) for path, rule in findings(out) if path.startswith(PATH)}
+    assert found == set(ACCEPTED)
+    assert all(reason.endswith(".") for reason in ACCEPTED.values())
+
+
+def test_cfn_lint_has_nothing_to_say(template: dict[str, Any]) -> None:
+    matches = lint(json.dumps(template), config=ManualArgs(regions=["us-east-1"]))
+    assert [str(match) for match in matches if match.rule.id not in IGNORED] == []
+
+
+def test_host_in_a_snapshot(template: dict[str, Any], snapshot: SnapshotAssertion) -> None:
+    resources = {
+        logical_id: resource
+        for logical_id, resource in normalised(template)["Resources"].items()
+        if logical_id.startswith("PrefectWorkerHost")
+    }
+    assert len(resources) == 6
+    assert resources == snapshot(extension_class=JSONSnapshotExtension)

@@ -35,14 +35,14 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 test: lint ## Run checks, unit, policy and integration tests
 	pytest -m "not slow and not image" --ignore tests/ui
 
-test-slow: $(INSTALLED) ## Run the tests that take minutes
-	pytest -m "slow and not image" --ignore tests/ui
+test-slow: $(INSTALLED) $(CHECKS) ## Run the tests that take minutes; one sets up a machine of its own, which takes root
+	pytest -m slow --ignore tests/ui
 
 test-all: test test-slow image ui ## Run every test
 
 image: $(INSTALLED) $(CHECKS) ## Build the flow image, run it and check what is in it
 	@python -m embedded.images build --tag flow-image:checked
-	pytest -m image --ignore tests/ui
+	pytest -m "image and not slow" --ignore tests/ui
 
 ui: $(INSTALLED) $(CHECKS) browser ## Look at the Prefect UI as a person does, in headless Chromium (CHROMIUM=FILE to choose)
 	pytest tests/ui

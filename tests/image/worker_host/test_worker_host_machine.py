@@ -21,7 +21,7 @@ from embedded import EmbeddedAws, PrefectServer, run_cdk
 from embedded.deployed import DeployedApp, wait_for
 from embedded.launching import ROOT, free_port
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(600)]
 
 APP = ROOT / "tests" / "integration" / "apps" / "worker_host.py"
 STACK = "Hosted"

@@ -10,7 +10,7 @@ from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
 from cdk_prefect_ecs import FlowCluster, FlowImage, FlowNetwork, PrefectApi, PrefectExecutionLayer, WorkerService
-from stacks.config import BUILT_IMAGES, CloudApi, EnvironmentConfig, SelfHostedApi
+from stacks.config import BUILT_IMAGES, CloudApi, EnvironmentConfig, PoolConfig, SelfHostedApi
 from stacks.foundation import FoundationStack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -39,6 +39,7 @@ class ExecutionStack(cdk.Stack):
             if config.container_insights
             else ecs.ContainerInsights.DISABLED,
         )
+        workers = config.pool.worker or config.worker
         self.layer = PrefectExecutionLayer(
             self,
             "Prefect",
@@ -52,11 +53,13 @@ class ExecutionStack(cdk.Stack):
             spot_policy=config.pool.spot_policy,
             flow_cpu=config.pool.cpu,
             flow_memory_mib=config.pool.memory_mib,
+            flow_tags=config.tags,
             concurrency_limit=config.pool.concurrency_limit,
-            worker_cpu=config.worker.cpu,
-            worker_memory_mib=config.worker.memory_mib,
-            worker_count=config.worker.count,
-            worker_poll_interval=cdk.Duration.seconds(config.worker.poll_seconds),
+            queues=config.pool.queues,
+            worker_cpu=workers.cpu,
+            worker_memory_mib=workers.memory_mib,
+            worker_count=workers.count,
+            worker_poll_interval=cdk.Duration.seconds(workers.poll_seconds),
             enable_execute_command=config.execute_command,
             spot_attempts=config.pool.spot_attempts,
             max_reschedules=config.pool.max_reschedules,
@@ -66,6 +69,8 @@ class ExecutionStack(cdk.Stack):
         worker = self.layer.worker
         assert isinstance(worker, WorkerService)
         self.worker = worker
+        for pool in config.more_pools:
+            self._add_work_pool(pool, config)
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(
                 "cdk-prefect-ecs:placeholderWorkspace",
@@ -96,6 +101,26 @@ class ExecutionStack(cdk.Stack):
             "FlowRoleArn",
             value=self.layer.flow_role.role_arn,
             description="Role of flow runs: what your flows may use is granted to it",
+        )
+
+    def _add_work_pool(self, pool: PoolConfig, config: EnvironmentConfig) -> None:
+        worker = pool.worker or config.worker
+        self.layer.add_work_pool(
+            pool.name,
+            spot_policy=pool.spot_policy,
+            flow_cpu=pool.cpu,
+            flow_memory_mib=pool.memory_mib,
+            flow_tags=config.tags,
+            concurrency_limit=pool.concurrency_limit,
+            queues=pool.queues,
+            worker_cpu=worker.cpu,
+            worker_memory_mib=worker.memory_mib,
+            worker_count=worker.count,
+            worker_poll_interval=cdk.Duration.seconds(worker.poll_seconds),
+            enable_execute_command=config.execute_command,
+            spot_attempts=pool.spot_attempts,
+            max_reschedules=pool.max_reschedules,
+            patience=cdk.Duration.seconds(pool.patience_seconds),
         )
 
 

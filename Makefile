@@ -24,10 +24,10 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-slow test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
+.PHONY: help demo test test-slow test-host test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see it complete (KEEP=1 leaves it running; EMBEDDED_RUNTIME=podman: in containers)
 	@python -m embedded.demo $(if $(KEEP),--keep)
@@ -35,10 +35,13 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 test: lint ## Run checks, unit, policy and integration tests
 	pytest -m "not slow and not image" --ignore tests/ui
 
-test-slow: $(INSTALLED) $(CHECKS) ## Run the tests that take minutes; one sets up a machine of its own, which takes root
-	pytest -m slow --ignore tests/ui
+test-slow: $(INSTALLED) ## Run the integration tests that take minutes
+	pytest -m "slow and not image" --ignore tests/ui
 
-test-all: test test-slow image ui ## Run every test
+test-host: $(INSTALLED) $(CHECKS) ## Set up a worker host for real, on a scratch machine with its own systemd; takes root
+	pytest -m "slow and image" --ignore tests/ui
+
+test-all: test test-slow test-host image ui ## Run every test
 
 image: $(INSTALLED) $(CHECKS) ## Build the flow image, run it and check what is in it
 	@python -m embedded.images build --tag flow-image:checked

@@ -30,7 +30,7 @@ import flights
 from embedded import launching
 from embedded.deployed import DeployedApp, bucket_objects, finished, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 HOURS = 24

@@ -15,7 +15,7 @@ from embedded import run_cdk
 from embedded.aws import Task
 from embedded.deployed import DeployedApp, bucket_objects, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -10,7 +10,7 @@ import pytest
 from embedded import run_cdk
 from embedded.deployed import DeployedApp
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 APP = Path(__file__).parent / "apps" / "networks.py"

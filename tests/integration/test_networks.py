@@ -1,5 +1,6 @@
 """Every kind of network, deployed: what CloudFormation made of it, as EC2 tells."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,10 @@ class Networks:
 @pytest.fixture(scope="module")
 def networks(undeployed: DeployedApp) -> Iterator[Networks]:
     made = Networks(undeployed)
+    ecr = undeployed.aws.client("ecr")
+    ecr.create_repository(repositoryName="flows")
+    manifest = {"schemaVersion": 2, "config": {"size": 1}, "layers": [{"size": 1}]}
+    ecr.put_image(repositoryName="flows", imageTag="1.0", imageManifest=json.dumps(manifest))
     made.deploy("public")
     yield made
     made.destroy()

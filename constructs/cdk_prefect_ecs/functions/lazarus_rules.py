@@ -401,6 +401,7 @@ def _explain(run: Run, task: Task | None, spot_provider: str | None) -> tuple[Ca
     return Cause.FAILURE, f"its task was stopped ({task.stop_code}: {_shortened(reason)})"
 
 
-def _shortened(text: str, length: int = 300) -> str:
+def _shortened(text: str, length: int = 600) -> str:
+    # AWS names role and session before the one thing that matters, the permission that is missing.
     flat = " ".join(text.split())
     return flat if len(flat) <= length else f"{flat[: length - 1]}…"

@@ -3,6 +3,7 @@
 from cdk_prefect_ecs.api import ApiSecret, PrefectApi
 from cdk_prefect_ecs.capacity import CapacityWeight, SpotPolicy
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.dask import DaskAccess
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.execution_layer import PrefectExecutionLayer
 from cdk_prefect_ecs.image import FlowImage, FlowRepository
@@ -17,6 +18,7 @@ from cdk_prefect_ecs.worker_service import WorkerService
 __all__ = [
     "ApiSecret",
     "CapacityWeight",
+    "DaskAccess",
     "ExecutionRole",
     "FlowCluster",
     "FlowImage",

@@ -64,7 +64,8 @@ class DaskAccess(Construct):
     :param cpu_architecture: Architecture of the image. Default: X86_64.
     :param idle_timeout: A scheduler with nothing to do for this long ends, and its workers a minute later. Default: 5
         minutes.
-    :raises ValueError: A size that Fargate does not offer, an unknown architecture, an ``idle_timeout`` below a minute.
+    :raises ValueError: A size that Fargate does not offer, an unknown architecture or one that the image is not built
+        for, an ``idle_timeout`` below a minute.
     """
 
     task_role: iam.IRole
@@ -103,9 +104,10 @@ class DaskAccess(Construct):
         check_dask_settings(
             (scheduler_cpu, scheduler_memory_mib), (worker_cpu, worker_memory_mib), cpu_architecture, idle_seconds
         )
+        image = image or FlowImage.default()
+        image.check_runs_on(cpu_architecture)
         super().__init__(scope, construct_id)
 
-        image = image or FlowImage.default()
         self._cluster = cluster
         self.log_group = log_group or logs.LogGroup(
             self,
@@ -258,10 +260,14 @@ class DaskAccess(Construct):
             ),
         )
         # dask-cloudprovider finds its containers by these names, and gives each start its own command.
-        definition.add_container(
+        container = definition.add_container(
             f"dask-{role}",
             image=image.container_image(),
             command=[f"dask-{role}"],
+            readonly_root_filesystem=True if image.writable_paths is not None else None,
             logging=ecs.LogDrivers.aws_logs(stream_prefix=_STREAM_PREFIX, log_group=self.log_group),
         )
+        for name, path in image.writable_volumes.items():
+            definition.add_volume(name=name)
+            container.add_mount_points(ecs.MountPoint(source_volume=name, container_path=path, read_only=False))
         return definition

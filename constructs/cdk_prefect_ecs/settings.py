@@ -200,7 +200,7 @@ def check_dask_settings(
             check_fargate_size(cpu, memory_mib)
         except ValueError as error:
             raise ValueError(f"Dask {role}: {error}") from None
-    _check_cpu_architecture(cpu_architecture)
+    check_cpu_architecture(cpu_architecture)
     if idle_seconds < 60:
         raise ValueError(
             "idle_timeout must be at least 60 seconds, or a scheduler would end while its workers are starting; "

@@ -133,7 +133,7 @@ class DaskAccess(Construct):
             description="Dask: scheduler and workers among each other, flow runs to the scheduler",
         )
         self._connections = ec2.Connections(security_groups=[self.security_group])
-        self._connections.allow_internally(ec2.Port.all_tcp(), "Scheduler and workers")
+        self.security_group.add_ingress_rule(self.security_group, ec2.Port.all_tcp(), "Scheduler and workers")
         self._connections.allow_from(network, ec2.Port.tcp(SCHEDULER_PORT), "Flow runs to the scheduler")
 
         self._access = self._name()

@@ -42,7 +42,7 @@ class FoundationStack(cdk.Stack):
             self,
             "LogGroupName",
             value=self.log_group.log_group_name,
-            description="Logs of the worker (worker/…), of flow runs (flow-run/…) and of Dask (dask/…)",
+            description="Logs of the worker (worker/…) and of flow runs (flow-run/…)",
         )
 
     def _new_network(self, config: EnvironmentConfig, retention: logs.RetentionDays) -> FlowNetwork:

@@ -4,8 +4,10 @@ import inspect
 import json
 import re
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from embedded.emulator.authorization import Check, required
 
 ACCOUNT, REGION = "111122223333", "us-east-1"
 ECS = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
-CDK_JSON = Path(__file__).parents[3] / "cdk.json"
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def concrete(value: Any) -> Any:
 @pytest.fixture(scope="module")
 def granted() -> Iterator[Granted]:
     with tempfile.TemporaryDirectory() as out:
-        context = json.loads(CDK_JSON.read_text())["context"]
+        context = json.loads((ROOT / "cdk.json").read_text())["context"]
         app = cdk.App(context=context, analytics_reporting=False, builtin_cloud_formation_validation=False, outdir=out)
         stack = cdk.Stack(app, "Test", env=cdk.Environment(account=ACCOUNT, region=REGION))
         network = FlowNetwork(stack, "Network")
@@ -222,3 +224,11 @@ def test_the_provider_tries_nothing_else_by_its_source(granted: Granted) -> None
     }
     given = {name.removeprefix("DASK_CLOUDPROVIDER__ECS__").lower() for name in granted.variables}
     assert creators | {"vpc", "subnets", "skip_cleanup"} <= given
+
+
+def test_one_version_is_installed_recommended_and_in_the_image() -> None:
+    pinned = f"dask-cloudprovider[aws]=={version('dask-cloudprovider')}"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = (ROOT / "docker" / "flow" / "requirements.in").read_text().splitlines()
+    assert set(extras["dask"]) <= {line.partition("#")[0].strip() for line in wanted}
+    assert pinned in extras["dask"]

@@ -214,6 +214,25 @@ def test_everything_set() -> None:
     assert passed[0]["Resource"] == ["<DaskExecutionRole.Arn>", "arn:aws:iam::123456789012:role/own"]
 
 
+def test_a_read_only_root_has_the_writable_volumes_of_the_image() -> None:
+    parts = make_parts()
+    image = FlowImage.from_registry("ghcr.io/acme/flows:1", cpu_architecture="X86_64", writable_paths=["/scratch"])
+    access(parts, image=image)
+    for definition in Template.from_stack(parts.stack).find_resources(DEFINITION).values():
+        (container,) = definition["Properties"]["ContainerDefinitions"]
+        assert container["ReadonlyRootFilesystem"]
+        assert container["MountPoints"] == [
+            {"SourceVolume": "writable-1", "ContainerPath": "/scratch", "ReadOnly": False}
+        ]
+        assert definition["Properties"]["Volumes"] == [{"Name": "writable-1"}]
+    assert_refused(
+        parts.stack,
+        lambda: access(parts, "Arm", image=image, cpu_architecture="ARM64"),
+        "built for X86_64",
+        "cpu_architecture is ARM64",
+    )
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -1,10 +1,12 @@
 """A Dask cluster on Fargate, for a flow that outgrows one task.
 
 Which cluster, roles, subnets and task definitions to use is in the flow run's environment, as settings of Dask
-(`DASK_CLOUDPROVIDER__ECS__…`). This hands on what dask-cloudprovider takes as arguments only, and mends two things:
+(`DASK_CLOUDPROVIDER__ECS__…`). This hands on what dask-cloudprovider takes as arguments only, and mends three things:
 
 - The scheduler is reached at its private address, also where tasks need a public one to pull their image.
   dask-cloudprovider would take the public one, which no security group should let in.
+- Its tasks run `dask scheduler` and `dask worker`. dask-cloudprovider would run `dask-scheduler` and `dask-worker`,
+  which newer releases of Dask do not have.
 - A worker that was lost, as on Spot, is replaced. Otherwise a cluster shrinks until nothing is left to compute with.
 """
 
@@ -16,7 +18,7 @@ from typing import Any
 import dask.config
 from dask.utils import parse_timedelta
 from dask_cloudprovider.aws import FargateCluster
-from dask_cloudprovider.aws.ecs import Scheduler
+from dask_cloudprovider.aws.ecs import Scheduler, Worker
 from distributed.core import Status
 
 logger = logging.getLogger("prefect.dask_cluster")
@@ -26,6 +28,20 @@ SECONDS_BETWEEN_ATTEMPTS = 5
 
 class PrivateScheduler(Scheduler):  # type: ignore[misc]
     external_address = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._overrides["command"][:1] = ["dask", "scheduler"]
+
+
+class CurrentWorker(Worker):  # type: ignore[misc]
+    def __init__(self, scheduler: str, **options: Any) -> None:
+        super().__init__(scheduler, **options)
+        self._overrides["command"][:1] = ["dask", "worker"]
+
+
+#: Where FargateCluster names the classes of its tasks.
+SPECS = {"scheduler_spec": PrivateScheduler, "new_spec": CurrentWorker}
 
 
 class DaskCluster(FargateCluster):  # type: ignore[misc]
@@ -49,14 +65,10 @@ class DaskCluster(FargateCluster):  # type: ignore[misc]
             **options,
         )
 
-    @property
-    def scheduler_spec(self) -> dict[str, Any] | None:
-        return self._scheduler_spec
-
-    @scheduler_spec.setter
-    def scheduler_spec(self, spec: dict[str, Any] | None) -> None:
-        # FargateCluster names the class of its scheduler here, and in no other place.
-        self._scheduler_spec = spec and {**spec, "cls": PrivateScheduler}
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SPECS and value is not None:
+            value = {**value, "cls": SPECS[name]}
+        super().__setattr__(name, value)
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         super()._update_worker_status(op, msg)

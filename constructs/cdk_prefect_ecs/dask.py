@@ -263,7 +263,7 @@ class DaskAccess(Construct):
         container = definition.add_container(
             f"dask-{role}",
             image=image.container_image(),
-            command=[f"dask-{role}"],
+            command=["dask", role],
             readonly_root_filesystem=True if image.writable_paths is not None else None,
             logging=ecs.LogDrivers.aws_logs(stream_prefix=_STREAM_PREFIX, log_group=self.log_group),
         )

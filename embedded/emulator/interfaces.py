@@ -10,7 +10,8 @@ import random
 import re
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from embedded.emulator.inner import Json, ec2
 
@@ -20,9 +21,9 @@ _ADDRESSES = ipaddress.ip_network("127.64.0.0/10")
 _PUBLIC_ADDRESSES = ipaddress.ip_network("203.0.113.0/24")
 
 #: Programs that listen on every interface, and how they are told otherwise.
-_LISTENERS = {
-    "dask-scheduler": ("--host", "{address}", "--dashboard-address", "{address}:8787"),
-    "dask-worker": ("--host", "{address}", "--dashboard-address", "{address}:0"),
+_LISTENERS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
+    ("dask", "scheduler"): ("--host", "{address}", "--dashboard-address", "{address}:8787"),
+    ("dask", "worker"): ("--host", "{address}", "--dashboard-address", "{address}:0"),
 }
 
 _eni_fields_xml = ec2._eni_fields_xml
@@ -84,8 +85,8 @@ def address_of(record: Json) -> str | None:
 
 def listening_on(command: Sequence[str], address: str | None) -> list[str]:
     """The command of a container, listening on this address alone if it is a program that would listen everywhere."""
-    options = _LISTENERS.get(command[0].rsplit("/", 1)[-1], ()) if command and address else ()
-    if "--host" in command:
+    options = _LISTENERS.get(tuple(command[:2]), ())
+    if address is None or "--host" in command:
         return list(command)
     return [*command, *(option.format(address=address) for option in options)]
 

@@ -7,7 +7,7 @@ from embedded_lab import CLUSTER, NETWORK, Lab, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-PATIENT = ["dask-scheduler", "--idle-timeout", "10 minutes"]
+PATIENT = ["dask", "scheduler", "--idle-timeout", "10 minutes"]
 
 
 def interface_id(lab: Lab, arn: str) -> str:

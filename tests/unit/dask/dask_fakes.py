@@ -89,8 +89,9 @@ class FakeClient:
             raise RuntimeError("Capacity is unavailable at this time.")
         address = free_address()
         (override,) = arguments["overrides"]["containerOverrides"]
-        program, *options = override["command"]
-        if program == "dask-scheduler":
+        dask, program, *options = override["command"]
+        assert dask == "dask"
+        if program == "scheduler":
             process: Any = Scheduler(host=address, port=8786, dashboard_address=f"{address}:0")
         else:
             process = Worker(options[0], name=int(options[options.index("--name") + 1]), host=address, nthreads=1)

@@ -1,7 +1,10 @@
 """The cluster that flows open, against a Fargate in this process."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dask.config
@@ -90,9 +93,21 @@ def test_scheduler_on_demand_workers_on_spot_and_what_was_handed_in(
             {"name": "EXTRA_PIP_PACKAGES", "value": "dask distributed"},
         ]
     (override,) = scheduler["overrides"]["containerOverrides"]
-    assert override["command"] == ["dask-scheduler", "--idle-timeout", "60 seconds"]
+    assert override["command"] == ["dask", "scheduler", "--idle-timeout", "60 seconds"]
     (override,) = worker["overrides"]["containerOverrides"]
     assert override["command"][override["command"].index("--nthreads") + 1] == "2"
+
+
+def test_the_commands_of_its_tasks_exist(fargate: FakeFargate) -> None:
+    with DaskCluster(1):
+        pass
+    for call in fargate.made("run_task"):
+        (override,) = call.arguments["overrides"]["containerOverrides"]
+        program, *options = override["command"]
+        known = subprocess.run(
+            [Path(sys.executable).with_name(program), options[0], "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert [option for option in options if option.startswith("--") and option not in known] == []
 
 
 @pytest.mark.parametrize("shortages", [0, 1])

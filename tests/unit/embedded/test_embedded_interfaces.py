@@ -5,7 +5,7 @@ import pytest
 
 from embedded.emulator import interfaces
 
-SCHEDULER = ["dask-scheduler", "--idle-timeout", "5 minutes"]
+SCHEDULER = ["dask", "scheduler", "--idle-timeout", "5 minutes"]
 REQUEST = {"subnets": ["subnet-1"], "securityGroups": ["sg-1", "sg-2"], "assignPublicIp": "ENABLED"}
 
 
@@ -19,8 +19,8 @@ def test_programs_that_listen_everywhere_are_told_where_to() -> None:
         *("--host", "127.64.0.9"),
         *("--dashboard-address", "127.64.0.9:8787"),
     ]
-    worker = interfaces.listening_on(["/venv/bin/dask-worker", "tcp://127.64.0.9:8786"], "127.64.0.10")
-    assert worker[2:] == ["--host", "127.64.0.10", "--dashboard-address", "127.64.0.10:0"]
+    worker = interfaces.listening_on(["dask", "worker", "tcp://127.64.0.9:8786"], "127.64.0.10")
+    assert worker[3:] == ["--host", "127.64.0.10", "--dashboard-address", "127.64.0.10:0"]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_task_definitions(template: Template, role: str, cpu: str, memory: str) 
     assert container == {
         "Name": f"dask-{name}",
         "Image": FlowImage.default().reference,
-        "Command": [f"dask-{name}"],
+        "Command": ["dask", name],
         "Essential": True,
         "LogConfiguration": {
             "LogDriver": "awslogs",

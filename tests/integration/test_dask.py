@@ -60,7 +60,7 @@ def wait_for_batches(app: DeployedApp, run_id: UUID, count: int, *, after: int =
         assert not app.prefect.read_flow_run(run_id).state.is_final()
         return next((task for task in dask_tasks(app, "scheduler", after=after) if task.last_status == "RUNNING"), None)
 
-    scheduler = wait_for("a Dask scheduler", running, 90)
+    scheduler = wait_for("a Dask scheduler", running, 120)
 
     def drawn(dask_scheduler: object = None) -> int:
         tasks = dask_scheduler.tasks  # type: ignore[attr-defined]

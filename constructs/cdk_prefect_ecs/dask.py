@@ -17,7 +17,8 @@ from cdk_prefect_ecs.capacity import FARGATE_SPOT
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.names import task_definition_family
-from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
+from cdk_prefect_ecs.network_reach import dask_calls, task_calls
 from cdk_prefect_ecs.roles import ecs_tasks
 from cdk_prefect_ecs.settings import check_dask_settings
 
@@ -135,6 +136,9 @@ class DaskAccess(Construct):
         self._connections = ec2.Connections(security_groups=[self.security_group])
         self.security_group.add_ingress_rule(self.security_group, ec2.Port.all_tcp(), "Scheduler and workers")
         self._connections.allow_from(network, ec2.Port.tcp(SCHEDULER_PORT), "Flow runs to the scheduler")
+
+        add_service_endpoints(network, network, dask_calls())
+        add_service_endpoints(network, self, task_calls(image_in_ecr=image.repository is not None, secret_service=None))
 
         self._access = self._name()
         self._families = {role: self._name(role) for role in ("scheduler", "worker")}

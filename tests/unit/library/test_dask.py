@@ -24,7 +24,7 @@ from library_helpers import (
     statements,
 )
 
-from cdk_prefect_ecs import DaskAccess, FlowImage
+from cdk_prefect_ecs import DaskAccess, FlowCluster, FlowImage, FlowNetwork
 
 ECS = "arn:<AWS::Partition>:ecs:<AWS::Region>:<AWS::AccountId>"
 DEFINITION = "AWS::ECS::TaskDefinition"
@@ -212,6 +212,19 @@ def test_everything_set() -> None:
     assert "ecr:BatchGetImage" in actions
     passed = [s for s in statements(template, "FlowRole") if s["Action"] == ["iam:PassRole"]]
     assert passed[0]["Resource"] == ["<DaskExecutionRole.Arn>", "arn:aws:iam::123456789012:role/own"]
+
+
+def test_without_a_way_out_its_calls_get_their_endpoints() -> None:
+    stack = new_stack(env=cdk.Environment(account="123456789012", region="us-east-1"))
+    network = FlowNetwork(stack, "Network", mode="endpoints", max_azs=2)
+    image = FlowImage.from_ecr_repository(ecr.Repository(stack, "Images"), "1")
+    cluster = FlowCluster(stack, "Cluster", vpc=network.vpc)
+    DaskAccess(stack, "Dask", cluster=cluster, network=network, image=image)
+    found = Template.from_stack(stack).find_resources(
+        "AWS::EC2::VPCEndpoint", {"Properties": {"VpcEndpointType": "Interface"}}
+    )
+    services = {plain(endpoint["Properties"]["ServiceName"]).rpartition("us-east-1.")[2] for endpoint in found.values()}
+    assert services == {"ec2", "ecs", "ecr.api", "ecr.dkr", "logs"}
 
 
 def test_a_read_only_root_has_the_writable_volumes_of_the_image() -> None:

@@ -13,7 +13,7 @@ import resampling
 from embedded.aws import Task
 from embedded.deployed import DeployedApp, finished, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
 FLOW = "rank-carriers/bootstrap"
 REPLICATES, WORKERS, SEED = 120, 2, 3
@@ -106,7 +106,6 @@ def test_a_lost_worker_does_not_lose_the_result(app: DeployedApp, expected: list
     assert len(before) == 2, "those of the stack, and none is registered by a run"
 
 
-@pytest.mark.slow
 def test_a_cluster_whose_flow_run_is_gone_ends_by_itself(app: DeployedApp, expected: list[bootstrap.Interval]) -> None:
     schedulers, workers = len(dask_tasks(app, "scheduler")), len(dask_tasks(app, "worker"))
     run = app.start_run(FLOW, PARAMETERS, {"env": {"DASK_CLOUDPROVIDER__ECS__SCHEDULER_TIMEOUT": "5 seconds"}})

@@ -111,6 +111,7 @@ lock: $(VENV) ## Resolve requirements.in, and what the image and the checks need
 
 clean: ## Remove everything that set-up and tests made
 	@if [ -d .embedded ] && [ -x .venv/bin/python ]; then .venv/bin/python -m embedded down; fi
+	@umount --quiet .images/storage/overlay 2>/dev/null || true  # podman may have left it mounted
 	rm -rf .venv node_modules cdk.out .embedded .images .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from cdk_prefect_ecs.capacity import SpotPolicy
 from cdk_prefect_ecs.network_modes import MIN_ZONES, NETWORK_MODES, default_zone_count
 from cdk_prefect_ecs.network_reach import registry_on_the_internet
+from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_api_url,
@@ -76,29 +77,8 @@ class SelfHostedApi:
 
 
 @dataclass(frozen=True)
-class PoolConfig:
-    """The work pool and the sizes of its flow runs."""
-
-    name: str
-    spot_policy: SpotPolicy = SpotPolicy.SPOT_WITH_FALLBACK
-    cpu: int = 1024
-    memory_mib: int = 2048
-    concurrency_limit: int | None = None
-    spot_attempts: int = 2
-    max_reschedules: int = 3
-    patience_seconds: int = DEFAULT_PATIENCE_SECONDS
-    """How long a run may be without a task before it is rescheduled."""
-    reserved_concurrency: int | None = 1
-    """Concurrent executions to reserve for Lazarus; None where the account's quota is too small, as in new accounts."""
-
-    def __post_init__(self) -> None:
-        check_lazarus_settings(self.spot_attempts, self.max_reschedules, self.patience_seconds)
-        check_work_pool_settings(self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None)
-
-
-@dataclass(frozen=True)
 class WorkerConfig:
-    """The worker service."""
+    """A worker service."""
 
     count: int = 1
     cpu: int = 512
@@ -130,9 +110,40 @@ class DaskConfig:
 
 
 @dataclass(frozen=True)
+class PoolConfig:
+    """A work pool and the sizes of its flow runs."""
+
+    name: str
+    spot_policy: SpotPolicy = SpotPolicy.SPOT_WITH_FALLBACK
+    cpu: int = 1024
+    memory_mib: int = 2048
+    concurrency_limit: int | None = None
+    queues: tuple[WorkQueue, ...] = ()
+    """Queues by priority; Prefect's own, named default, when there are none."""
+    worker: WorkerConfig | None = None
+    """Workers of this pool; None: as the environment's."""
+    spot_attempts: int = 2
+    max_reschedules: int = 3
+    patience_seconds: int = DEFAULT_PATIENCE_SECONDS
+    """How long a run may be without a task before it is rescheduled."""
+    reserved_concurrency: int | None = 1
+    """Concurrent executions to reserve for Lazarus; None where the account's quota is too small, as in new accounts.
+    That of the first pool counts: one Lazarus guards them all."""
+
+    def __post_init__(self) -> None:
+        check_lazarus_settings(self.spot_attempts, self.max_reschedules, self.patience_seconds)
+        check_work_pool_settings(
+            self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None, queues=self.queues
+        )
+
+
+@dataclass(frozen=True)
 class EnvironmentConfig:
     """One environment.
 
+    :param pool: The work pool.
+    :param more_pools: Further work pools in the same cluster, each with workers of its own.
+    :param worker: Workers of each pool that says nothing else.
     :param name: Short name, as in ``-c env=NAME``; lower-case letters and digits.
     :param region: AWS region.
     :param image: Image of worker and flow runs. None: the official one, pinned, which needs no builder. ``"build"``:
@@ -159,6 +170,7 @@ class EnvironmentConfig:
     region: str
     api: CloudApi | SelfHostedApi
     pool: PoolConfig
+    more_pools: tuple[PoolConfig, ...] = ()
     worker: WorkerConfig = WorkerConfig()
     dask: DaskConfig | None = None
     account: str | None = None
@@ -196,6 +208,9 @@ class EnvironmentConfig:
                 f"environment {self.name}: zone_count must be {MIN_ZONES} to {MAX_ZONES}, as Spot capacity is per "
                 f"zone; got {self.zone_count}"
             )
+        names = [pool.name for pool in self.pools]
+        if len(set(names)) < len(names):
+            raise ValueError(f"environment {self.name}: each pool has a name of its own; got {', '.join(names)}")
         self._check_network()
         if self.log_retention_days not in LOG_RETENTION_DAYS:
             raise ValueError(
@@ -207,6 +222,11 @@ class EnvironmentConfig:
                 f"environment {self.name}: termination_protection with keep_data=False contradicts itself; "
                 "protect the stack and keep the data, or neither"
             )
+
+    @property
+    def pools(self) -> tuple[PoolConfig, ...]:
+        """All work pools."""
+        return (self.pool, *self.more_pools)
 
     @property
     def stage_name(self) -> str:

@@ -18,7 +18,7 @@ from cdk_prefect_ecs import (
     PrefectExecutionLayer,
     WorkerService,
 )
-from stacks.config import BUILT_IMAGES, CloudApi, DaskConfig, EnvironmentConfig, SelfHostedApi
+from stacks.config import BUILT_IMAGES, CloudApi, DaskConfig, EnvironmentConfig, PoolConfig, SelfHostedApi
 from stacks.foundation import FoundationStack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -49,6 +49,7 @@ class ExecutionStack(cdk.Stack):
         )
         image = flow_image(self, config.image)
         self.dask = self._dask_access(config.dask, foundation, image) if config.dask else None
+        workers = config.pool.worker or config.worker
         self.layer = PrefectExecutionLayer(
             self,
             "Prefect",
@@ -63,11 +64,13 @@ class ExecutionStack(cdk.Stack):
             flow_cpu=config.pool.cpu,
             flow_memory_mib=config.pool.memory_mib,
             flow_environment=self.dask.environment if self.dask else None,
+            flow_tags=config.tags,
             concurrency_limit=config.pool.concurrency_limit,
-            worker_cpu=config.worker.cpu,
-            worker_memory_mib=config.worker.memory_mib,
-            worker_count=config.worker.count,
-            worker_poll_interval=cdk.Duration.seconds(config.worker.poll_seconds),
+            queues=config.pool.queues,
+            worker_cpu=workers.cpu,
+            worker_memory_mib=workers.memory_mib,
+            worker_count=workers.count,
+            worker_poll_interval=cdk.Duration.seconds(workers.poll_seconds),
             enable_execute_command=config.execute_command,
             spot_attempts=config.pool.spot_attempts,
             max_reschedules=config.pool.max_reschedules,
@@ -79,6 +82,8 @@ class ExecutionStack(cdk.Stack):
         self.worker = worker
         if self.dask:
             self.dask.grant_run_clusters(self.layer.flow_role)
+        for pool in config.more_pools:
+            self._add_work_pool(pool, config)
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(
                 "cdk-prefect-ecs:placeholderWorkspace",
@@ -128,6 +133,27 @@ class ExecutionStack(cdk.Stack):
         )
         foundation.storage.grant_flow_access(dask)
         return dask
+
+    def _add_work_pool(self, pool: PoolConfig, config: EnvironmentConfig) -> None:
+        worker = pool.worker or config.worker
+        self.layer.add_work_pool(
+            pool.name,
+            spot_policy=pool.spot_policy,
+            flow_cpu=pool.cpu,
+            flow_memory_mib=pool.memory_mib,
+            flow_environment=self.dask.environment if self.dask else None,
+            flow_tags=config.tags,
+            concurrency_limit=pool.concurrency_limit,
+            queues=pool.queues,
+            worker_cpu=worker.cpu,
+            worker_memory_mib=worker.memory_mib,
+            worker_count=worker.count,
+            worker_poll_interval=cdk.Duration.seconds(worker.poll_seconds),
+            enable_execute_command=config.execute_command,
+            spot_attempts=pool.spot_attempts,
+            max_reschedules=pool.max_reschedules,
+            patience=cdk.Duration.seconds(pool.patience_seconds),
+        )
 
 
 def flow_image(scope: Construct, image: str | None) -> FlowImage:

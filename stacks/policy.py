@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import aws_cdk as cdk
-from constructs import Construct, IConstruct
+from constructs import IConstruct
 
-from cdk_prefect_ecs import DaskAccess
+from cdk_prefect_ecs import DaskAccess, LayerPool
 from cdk_prefect_ecs.work_pool import WorkPoolSync
 from stacks.config import BUILT_IMAGES
 from stacks.stage import PrefectStage
@@ -37,24 +37,10 @@ def acknowledge(stage: PrefectStage) -> None:
             "ecr:GetAuthorizationToken supports no resource; pulling is granted for the one repository.",
         )
     cluster = _logical_id(stage.execution.cluster.cluster)
-    worker_policy = layer.worker_role.node.find_child("DefaultPolicy")
-    _acknowledge(
-        worker_policy,
-        "IAM5[Resource::*]",
-        "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which are "
-        "there only where EnvironmentConfig.execute_command is on.",
-    )
     ecs_arn = _ecs_arn(stage)
-    _acknowledge(
-        worker_policy,
-        f"IAM5[Resource::{ecs_arn}:task-definition/{layer.work_pool.family}:*]",
-        "Every revision of the one family that this pool's flow runs use: the worker registers them.",
-    )
-    _acknowledge(
-        worker_policy,
-        f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
-        "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster or ecs:CreateAction holds too.",
-    )
+    first = LayerPool(layer.work_pool, stage.execution.worker, layer.worker_role)
+    for pool in (first, *layer.pools.values()):
+        _acknowledge_pool(pool, ecs_arn, cluster)
     _acknowledge_storage(stage, layer.flow_role)
     if stage.execution.dask is not None:
         _acknowledge_dask(stage, stage.execution.dask, layer.flow_role)
@@ -78,8 +64,28 @@ def acknowledge(stage: PrefectStage) -> None:
                 "IAM5[Resource::*]",
                 "The six actions with which Lambda manages network interfaces in a VPC support no resource.",
             )
+
+
+def _acknowledge_pool(pool: LayerPool, ecs_arn: str, cluster: str) -> None:
+    worker_policy = pool.worker_role.node.find_child("DefaultPolicy")
     _acknowledge(
-        stage.execution.worker.task_definition,
+        worker_policy,
+        "IAM5[Resource::*]",
+        "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which are "
+        "there only where EnvironmentConfig.execute_command is on.",
+    )
+    _acknowledge(
+        worker_policy,
+        f"IAM5[Resource::{ecs_arn}:task-definition/{pool.work_pool.family}:*]",
+        "Every revision of the one family that this pool's flow runs use: the worker registers them.",
+    )
+    _acknowledge(
+        worker_policy,
+        f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
+        "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster or ecs:CreateAction holds too.",
+    )
+    _acknowledge(
+        pool.worker.task_definition,
         "ECS2",
         "The variables are the address of the API and settings; the credential is injected from SSM.",
     )
@@ -133,7 +139,7 @@ def _account(stage: PrefectStage) -> str:
     return stage.config.account or "<AWS::AccountId>"
 
 
-def _logical_id(construct: Construct) -> str:
+def _logical_id(construct: IConstruct) -> str:
     element = construct.node.default_child
     assert isinstance(element, cdk.CfnElement)
     return str(cdk.Stack.of(construct).resolve(element.logical_id))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -15,14 +17,17 @@ from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.capacity import (
     FARGATE,
     FARGATE_SPOT,
+    FlowCapacity,
     SpotPolicy,
+    check_architecture,
     default_spot_policy,
     flow_run_strategy,
 )
-from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.cluster import FlowCluster, fargate_capacity
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
@@ -31,9 +36,19 @@ from cdk_prefect_ecs.settings import (
     check_worker_settings,
 )
 from cdk_prefect_ecs.storage import FlowStorage
+from cdk_prefect_ecs.volumes import FlowVolume, check_volumes
 from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_host import WorkerHost, check_host_network
 from cdk_prefect_ecs.worker_service import WorkerService
+
+
+@dataclass(frozen=True)
+class LayerPool:
+    """A work pool that was added to a layer, and who serves it."""
+
+    work_pool: WorkPool
+    worker: WorkerService
+    worker_role: iam.Role
 
 
 @jsii.implements(ec2.IConnectable, iam.IGrantable)
@@ -61,7 +76,12 @@ class PrefectExecutionLayer(Construct):
     :param flow_cpu: CPU units of a flow run. Default: 1024.
     :param flow_memory_mib: Memory of a flow run in MiB. Default: 2048.
     :param flow_environment: More environment variables of flow runs; no secrets. Default: none.
+    :param flow_secrets: Environment variables of flow runs that ECS injects from SSM or Secrets Manager. Default: none.
+    :param flow_storage_gib: Scratch disk of a flow run, 21 to 200 GiB. Default: 20.
+    :param flow_volumes: EFS file systems that flow runs mount. Default: none.
+    :param flow_tags: Tags of every flow run's task. Default: none.
     :param concurrency_limit: How many flow runs may run at once. Default: no limit.
+    :param queues: Queues of the work pool. Default: Prefect's own.
     :param worker_cpu: CPU units of a worker. Default: 512.
     :param worker_memory_mib: Memory of a worker in MiB. Default: 1024.
     :param worker_count: Workers to run. Default: 1.
@@ -98,11 +118,13 @@ class PrefectExecutionLayer(Construct):
     flow_role: FlowRole
     """Role of the flow runs: grant it what your flows need."""
     work_pool: WorkPool
-    """The work pool."""
+    """The work pool; of several, the first."""
     worker: WorkerService | WorkerHost
-    """The worker: a service, or a host where ``worker_instance_type`` is given."""
+    """The worker of that pool: a service, or a host where ``worker_instance_type`` is given."""
+    pools: dict[str, LayerPool]
+    """The pools that :meth:`add_work_pool` has added, by name."""
     lazarus: Lazarus | None
-    """The guard of the pool; None without one."""
+    """The guard of all pools; None without one."""
 
     def __init__(
         self,
@@ -120,7 +142,12 @@ class PrefectExecutionLayer(Construct):
         flow_cpu: int = 1024,
         flow_memory_mib: int = 2048,
         flow_environment: Mapping[str, str] | None = None,
+        flow_secrets: Mapping[str, ecs.Secret] | None = None,
+        flow_storage_gib: int | None = None,
+        flow_volumes: Sequence[FlowVolume] = (),
+        flow_tags: Mapping[str, str] | None = None,
         concurrency_limit: int | None = None,
+        queues: Sequence[WorkQueue] = (),
         worker_cpu: int = 512,
         worker_memory_mib: int = 1024,
         worker_count: int = 1,
@@ -138,7 +165,16 @@ class PrefectExecutionLayer(Construct):
         # What the parts check, checked before any of them is made: an error leaves no half-built tree.
         poll_interval = worker_poll_interval or cdk.Duration.seconds(5)
         check_work_pool_settings(
-            work_pool_name, flow_cpu, flow_memory_mib, cpu_architecture, concurrency_limit, flow_environment
+            work_pool_name,
+            flow_cpu,
+            flow_memory_mib,
+            cpu_architecture,
+            concurrency_limit,
+            flow_environment,
+            ephemeral_storage_gib=flow_storage_gib,
+            queues=queues,
+            secret_names=flow_secrets or {},
+            tags=flow_tags,
         )
         check_worker_settings(
             worker_cpu,
@@ -158,15 +194,22 @@ class PrefectExecutionLayer(Construct):
         patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
         check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
         providers = cluster.capacity_providers if cluster else (FARGATE, FARGATE_SPOT)
-        flow_run_strategy(spot_policy or default_spot_policy(providers), providers)
+        capacity = cluster.fargate if cluster else fargate_capacity(providers)
+        flow_run_strategy(spot_policy or default_spot_policy(capacity), capacity, providers)
         image = image or FlowImage.default()
         image.check_runs_on(cpu_architecture)
+        check_volumes(flow_volumes, image.writable_paths or ())
         if network is not None:
             network.check_reach(api=api, image=image)
             if worker_instance_type is not None:
                 check_host_network(network)
         super().__init__(scope, construct_id)
 
+        self._api = api
+        self._image = image
+        self._cpu_architecture = cpu_architecture
+        self._delete_pools_with_deployments = delete_pool_with_deployments
+        self.pools = {}
         self.network = network or FlowNetwork(self, "Network")
         self.cluster = cluster or FlowCluster(self, "Cluster", vpc=self.network.vpc)
         self.storage = storage or FlowStorage(self, "Storage")
@@ -194,8 +237,13 @@ class PrefectExecutionLayer(Construct):
             cpu=flow_cpu,
             memory_mib=flow_memory_mib,
             cpu_architecture=cpu_architecture,
+            ephemeral_storage_gib=flow_storage_gib,
+            volumes=flow_volumes,
             concurrency_limit=concurrency_limit,
+            queues=queues,
             environment=flow_environment,
+            secrets=flow_secrets,
+            tags=flow_tags,
             delete_with_deployments=delete_pool_with_deployments,
         )
         if worker_instance_type is None:
@@ -247,6 +295,161 @@ class PrefectExecutionLayer(Construct):
             if lazarus
             else None
         )
+
+    def add_work_pool(
+        self,
+        work_pool_name: str,
+        *,
+        capacity: FlowCapacity | None = None,
+        spot_policy: SpotPolicy | None = None,
+        image: FlowImage | None = None,
+        cpu_architecture: str | None = None,
+        flow_cpu: int = 1024,
+        flow_memory_mib: int = 2048,
+        flow_gpus: int = 0,
+        flow_environment: Mapping[str, str] | None = None,
+        flow_secrets: Mapping[str, ecs.Secret] | None = None,
+        flow_storage_gib: int | None = None,
+        flow_volumes: Sequence[FlowVolume] = (),
+        flow_tags: Mapping[str, str] | None = None,
+        concurrency_limit: int | None = None,
+        queues: Sequence[WorkQueue] = (),
+        worker_cpu: int = 512,
+        worker_memory_mib: int = 1024,
+        worker_count: int = 1,
+        worker_max_count: int | None = None,
+        worker_poll_interval: cdk.Duration | None = None,
+        enable_execute_command: bool = False,
+        spot_attempts: int | None = None,
+        max_reschedules: int | None = None,
+        patience: cdk.Duration | None = None,
+    ) -> LayerPool:
+        """Add a work pool, with workers of its own, to this layer.
+
+        It shares the cluster, network, bucket, log group, flow role and Lazarus with the other pools; its workers have
+        a role of their own, which can start this pool's flow runs only. At rest it costs its workers, each about $18 a
+        month in us-east-1.
+
+        :param work_pool_name: Name of the work pool in Prefect.
+        :param capacity: The machines of its flow runs: what one of ``cluster.add_…_capacity`` made. Default: Fargate.
+        :param spot_policy: How its flow runs use Spot. Default: Spot with fallback to on-demand; where the capacity has
+            one of them only, that.
+        :param image: Image of its flow runs; the workers keep the layer's. Default: the layer's.
+        :param cpu_architecture: Architecture of the image. Default: that of the capacity; on Fargate, the layer's.
+        :param flow_cpu: CPU units of a flow run. Default: 1024.
+        :param flow_memory_mib: Memory of a flow run in MiB. Default: 2048.
+        :param flow_gpus: GPUs of a flow run. Default: 0.
+        :param flow_environment: More environment variables of flow runs; no secrets. Default: none.
+        :param flow_secrets: Environment variables that ECS injects from SSM or Secrets Manager. Default: none.
+        :param flow_storage_gib: Scratch disk of a flow run on Fargate, 21 to 200 GiB. Default: 20.
+        :param flow_volumes: EFS file systems that flow runs mount. Default: none.
+        :param flow_tags: Tags of every flow run's task. Default: none.
+        :param concurrency_limit: How many flow runs of the pool may run at once. Default: no limit.
+        :param queues: Queues of the work pool. Default: Prefect's own.
+        :param worker_cpu: CPU units of a worker. Default: 512.
+        :param worker_memory_mib: Memory of a worker in MiB. Default: 1024.
+        :param worker_count: Workers to run; two survive the loss of a zone. Default: 1.
+        :param worker_max_count: Workers at most; see :class:`~cdk_prefect_ecs.WorkerService`. Default: no scaling.
+        :param worker_poll_interval: How often a worker asks for runs that are due. Default: 5 seconds.
+        :param enable_execute_command: Allow ``aws ecs execute-command`` into the workers. Default: False.
+        :param spot_attempts: Spot attempts of one run before Lazarus falls back. Default: as the layer.
+        :param max_reschedules: Reschedules of one run for other failures. Default: as the layer.
+        :param patience: How long a run may be without a task. Default: as the layer.
+        :raises ValueError: As the parts do; nothing is made then.
+        """
+        capacity = capacity or self.cluster.fargate
+        own_default = self._cpu_architecture if capacity.cpu_architecture is None else None
+        architecture = check_architecture(cpu_architecture or own_default, capacity)
+        flow_image = image or self._image
+        flow_image.check_runs_on(architecture)
+        self.network.check_reach(api=self._api, image=flow_image)
+        check_volumes(flow_volumes, flow_image.writable_paths or ())
+        poll_interval = worker_poll_interval or cdk.Duration.seconds(5)
+        check_work_pool_settings(
+            work_pool_name,
+            flow_cpu,
+            flow_memory_mib,
+            architecture,
+            concurrency_limit,
+            flow_environment,
+            capacity=capacity,
+            gpus=flow_gpus,
+            ephemeral_storage_gib=flow_storage_gib,
+            queues=queues,
+            secret_names=flow_secrets or {},
+            tags=flow_tags,
+        )
+        check_worker_settings(
+            worker_cpu,
+            worker_memory_mib,
+            self._cpu_architecture,
+            worker_count,
+            poll_interval.to_seconds(integral=False),
+            None,
+            max_count=worker_max_count,
+        )
+        flow_run_strategy(spot_policy or default_spot_policy(capacity), capacity, self.cluster.capacity_providers)
+        if self.lazarus is not None:
+            self.lazarus.check_addition(spot_attempts, max_reschedules, patience)
+        if work_pool_name in (self.work_pool.work_pool_name, *self.pools):
+            raise ValueError(f"this layer has a work pool {work_pool_name!r} already; give one of the two another name")
+
+        made = Construct(self, f"Pool-{work_pool_name}")
+        if image is not None:
+            image.grant_pull(self.execution_role)
+        worker_role = WorkerRole(made, "WorkerRole")
+        work_pool = WorkPool(
+            made,
+            "WorkPool",
+            work_pool_name=work_pool_name,
+            api=self._api,
+            cluster=self.cluster,
+            network=self.network,
+            storage=self.storage,
+            log_group=self.log_group,
+            execution_role=self.execution_role,
+            flow_role=self.flow_role,
+            image=image or self._image,
+            capacity=capacity,
+            spot_policy=spot_policy,
+            cpu=flow_cpu,
+            memory_mib=flow_memory_mib,
+            cpu_architecture=architecture,
+            gpus=flow_gpus,
+            ephemeral_storage_gib=flow_storage_gib,
+            volumes=flow_volumes,
+            concurrency_limit=concurrency_limit,
+            queues=queues,
+            environment=flow_environment,
+            secrets=flow_secrets,
+            tags=flow_tags,
+            delete_with_deployments=self._delete_pools_with_deployments,
+        )
+        worker = WorkerService(
+            made,
+            "Worker",
+            work_pool=work_pool,
+            api=self._api,
+            cluster=self.cluster,
+            network=self.network,
+            log_group=self.log_group,
+            execution_role=self.execution_role,
+            worker_role=worker_role,
+            image=self._image,
+            cpu=worker_cpu,
+            memory_mib=worker_memory_mib,
+            cpu_architecture=self._cpu_architecture,
+            desired_count=worker_count,
+            max_count=worker_max_count,
+            poll_interval=poll_interval,
+            enable_execute_command=enable_execute_command,
+        )
+        if self.lazarus is not None:
+            self.lazarus.add_work_pool(
+                work_pool, spot_attempts=spot_attempts, max_reschedules=max_reschedules, patience=patience
+            )
+        self.pools[work_pool_name] = LayerPool(work_pool, worker, worker_role)
+        return self.pools[work_pool_name]
 
     @property
     def connections(self) -> ec2.Connections:

@@ -22,6 +22,25 @@ FARGATE_SIZES: Final[dict[int, tuple[int, ...]]] = {
 MAX_STOP_TIMEOUT_SECONDS: Final = 120
 
 
+#: Ephemeral storage of a task in GiB: 20 are there anyway, at no charge. Source: "Fargate task ephemeral storage",
+#: Amazon ECS Developer Guide.
+MIN_EPHEMERAL_STORAGE_GIB: Final = 21
+MAX_EPHEMERAL_STORAGE_GIB: Final = 200
+
+
+def check_ephemeral_storage(size_gib: int) -> None:
+    """Check the ephemeral storage of a Fargate task.
+
+    :raises ValueError: Not a whole number of GiB from 21 to 200.
+    """
+    whole = isinstance(size_gib, int) and not isinstance(size_gib, bool)
+    if not whole or not MIN_EPHEMERAL_STORAGE_GIB <= size_gib <= MAX_EPHEMERAL_STORAGE_GIB:
+        raise ValueError(
+            f"ephemeral_storage_gib must be a whole number from {MIN_EPHEMERAL_STORAGE_GIB} to "
+            f"{MAX_EPHEMERAL_STORAGE_GIB}; got {size_gib!r}. Leave it out for the 20 GiB that cost nothing"
+        )
+
+
 def check_fargate_size(cpu: int, memory_mib: int) -> None:
     """Check that Fargate offers a task of this size.
 

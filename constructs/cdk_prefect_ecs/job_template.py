@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
-from cdk_prefect_ecs.capacity import CapacityWeight
-from cdk_prefect_ecs.fargate import FARGATE_SIZES, MAX_STOP_TIMEOUT_SECONDS
+from cdk_prefect_ecs.capacity import CapacityKind, CapacityWeight, FlowCapacity
+from cdk_prefect_ecs.fargate import (
+    FARGATE_SIZES,
+    MAX_EPHEMERAL_STORAGE_GIB,
+    MAX_STOP_TIMEOUT_SECONDS,
+    MIN_EPHEMERAL_STORAGE_GIB,
+)
+from cdk_prefect_ecs.instance_types import MIN_INSTANCE_CPU, MIN_INSTANCE_MEMORY_MIB
 
 CONTAINER_NAME: Final = "prefect"
 STREAM_PREFIX: Final = "flow-run"
@@ -29,6 +36,16 @@ HEARTBEAT_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)
+class EfsMount:
+    """A file system in the container of a flow run."""
+
+    file_system_id: str
+    access_point_id: str
+    container_path: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
 class JobTemplate:
     """What the template is rendered from. All ids and ARNs may be CDK tokens."""
 
@@ -38,7 +55,7 @@ class JobTemplate:
     memory_mib: int
     cpu_architecture: str
     cluster_arn: str
-    capacity_providers: Sequence[str]
+    capacity: FlowCapacity
     strategy: Sequence[CapacityWeight]
     vpc_id: str
     subnet_ids: Sequence[str]
@@ -52,6 +69,12 @@ class JobTemplate:
     api_secret_variable: str | None = None
     api_secret_arn: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Variables that ECS injects, and what it injects: ARNs as in ``valueFrom``."""
+    gpus: int = 0
+    ephemeral_storage_gib: int | None = None
+    mounts: Sequence[EfsMount] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
     registry_secret_arn: str | None = None
     writable_volumes: Mapping[str, str] = field(default_factory=dict)
     """Name and path of each; the root is read-only when there are any."""
@@ -78,6 +101,64 @@ class JobTemplate:
                 "description": "Command of the container. Default: Prefect's own, which executes the flow run.",
                 "type": "string",
             },
+            **(self._fargate_size() if self._is_fargate else self._instance_size()),
+            "env": {
+                "title": "Environment Variables",
+                "description": "Environment of the flow run; merged with the environment of deployment and run.",
+                "type": "object",
+                "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                "default": self._flow_environment(),
+            },
+            "labels": {
+                "title": "Labels",
+                "description": "Tags of the ECS task, besides those that Prefect sets.",
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+            },
+        }
+        if self._network_mode == "awsvpc":
+            properties["network_configuration"] = {
+                "title": "Network Configuration",
+                "description": "Subnets, security groups and public address of the task.",
+                "type": "object",
+                "default": {
+                    "subnets": list(self.subnet_ids),
+                    "securityGroups": list(self.security_group_ids),
+                    "assignPublicIp": "ENABLED" if self._has_public_address else "DISABLED",
+                },
+            }
+        if self.strategy:
+            properties["capacity_provider_strategy"] = self._strategy_variable()
+        if not self._is_fargate:
+            return {"type": "object", "properties": properties}
+        properties["ephemeral_storage"] = self._storage_variable()
+        # In force as soon as there is a value for cpu, and Prefect puts in the pool's own. Prefect looks at each
+        # default by itself too, where "if" alone would be true of every CPU; "required" it drops from the schema.
+        return {"type": "object", "properties": properties, "dependentSchemas": {"cpu": {"allOf": _fargate_pairs()}}}
+
+    @property
+    def _is_fargate(self) -> bool:
+        return self.capacity.kind is CapacityKind.FARGATE
+
+    @property
+    def _network_mode(self) -> str:
+        """Who has a network interface of its own needs none of an instance, and no public address where it is on one.
+
+        On EC2 a task's own interface never gets a public address, and a small instance takes two or three of them.
+        """
+        match self.capacity.kind:
+            case CapacityKind.FARGATE:
+                return "awsvpc"
+            case CapacityKind.MANAGED_INSTANCES:  # knows no bridge
+                return "host" if self.assign_public_ip else "awsvpc"
+        return "bridge"
+
+    @property
+    def _has_public_address(self) -> bool:
+        return self.assign_public_ip and self._is_fargate
+
+    def _fargate_size(self) -> dict[str, Any]:
+        return {
             "cpu": {
                 "title": "CPU",
                 "description": "CPU units of the task; 1024 are one vCPU.",
@@ -94,33 +175,46 @@ class JobTemplate:
                 "multipleOf": 512,
                 "default": self.memory_mib,
             },
-            "env": {
-                "title": "Environment Variables",
-                "description": "Environment of the flow run; merged with the environment of deployment and run.",
-                "type": "object",
-                "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-                "default": self._flow_environment(),
+        }
+
+    def _instance_size(self) -> dict[str, Any]:
+        return {
+            "cpu": {
+                "title": "CPU",
+                "description": "CPU units of the container; 1024 are one vCPU.",
+                "type": "integer",
+                "minimum": MIN_INSTANCE_CPU,
+                "default": self.cpu,
             },
-            "labels": {
-                "title": "Labels",
-                "description": "Tags of the ECS task, besides those that Prefect sets.",
-                "type": "object",
-                "additionalProperties": {"type": "string"},
-            },
-            "network_configuration": {
-                "title": "Network Configuration",
-                "description": "Subnets, security groups and public address of the task.",
-                "type": "object",
-                "default": {
-                    "subnets": list(self.subnet_ids),
-                    "securityGroups": list(self.security_group_ids),
-                    "assignPublicIp": "ENABLED" if self.assign_public_ip else "DISABLED",
-                },
+            "memory": {
+                "title": "Memory",
+                "description": "Memory of the container in MiB; one that needs more is killed.",
+                "type": "integer",
+                "minimum": MIN_INSTANCE_MEMORY_MIB,
+                "default": self.memory_mib,
             },
         }
-        if self.capacity_providers:
-            properties["capacity_provider_strategy"] = self._strategy_variable()
-        return {"type": "object", "properties": properties}
+
+    def _storage_variable(self) -> dict[str, Any]:
+        default = {} if self.ephemeral_storage_gib is None else {"default": self._storage()}
+        return {
+            "title": "Ephemeral Storage",
+            "description": "Scratch disk of the task in GiB. Default: 20, which cost nothing.",
+            "type": "object",
+            "properties": {
+                "sizeInGiB": {
+                    "title": "Size in GiB",
+                    "type": "integer",
+                    "minimum": MIN_EPHEMERAL_STORAGE_GIB,
+                    "maximum": MAX_EPHEMERAL_STORAGE_GIB,
+                }
+            },
+            "required": ["sizeInGiB"],
+            **default,
+        }
+
+    def _storage(self) -> dict[str, int | None]:
+        return {"sizeInGiB": self.ephemeral_storage_gib}
 
     def _strategy_variable(self) -> dict[str, Any]:
         return {
@@ -131,7 +225,7 @@ class JobTemplate:
             "items": {
                 "type": "object",
                 "properties": {
-                    "capacityProvider": {"type": "string", "enum": list(self.capacity_providers)},
+                    "capacityProvider": {"type": "string", "enum": list(self.capacity.capacity_providers)},
                     "weight": {"type": "integer", "minimum": 0, "maximum": 1000},
                     "base": {"type": "integer", "enum": [0], "default": 0},
                 },
@@ -168,25 +262,17 @@ class JobTemplate:
             return {}
         return {"repositoryCredentials": {"credentialsParameter": self.registry_secret_arn}}
 
-    def _read_only_root(self) -> dict[str, Any]:
-        """A read-only root and volumes where the image writes, in the words in which ECS describes them: prefect-aws
-        must find them equal, or every run would register a revision."""
-        if not self.writable_volumes:
-            return {}
-        return {
-            "readonlyRootFilesystem": True,
-            "mountPoints": [
-                {"sourceVolume": name, "containerPath": path, "readOnly": False}
-                for name, path in self.writable_volumes.items()
-            ],
-        }
+    def _mount_points(self) -> list[dict[str, Any]]:
+        """Where the image writes, and file systems, in the words in which ECS describes them: prefect-aws must find
+        them equal, or every run would register a revision."""
+        writable = [(name, path, False) for name, path in self.writable_volumes.items()]
+        shared = [(_efs(number), mount.container_path, mount.read_only) for number, mount in enumerate(self.mounts)]
+        return [
+            {"sourceVolume": name, "containerPath": path, "readOnly": read_only}
+            for name, path, read_only in (*writable, *shared)
+        ]
 
     def _job_configuration(self) -> dict[str, Any]:
-        placement: dict[str, Any] = {"launchType": "FARGATE"}
-        if self.capacity_providers:
-            # launchType stays: without it the worker would register a task definition without awsvpc. It drops it from
-            # the RunTask call itself when there is a strategy.
-            placement["capacityProviderStrategy"] = "{{ capacity_provider_strategy }}"
         return {
             "name": "{{ name }}",
             "command": "{{ command }}",
@@ -210,47 +296,119 @@ class JobTemplate:
             # limited to one a second.
             "match_latest_revision_in_family": True,
             "auto_deregister_task_definition": False,
-            "task_definition": {
-                "family": self.family,
-                # Sizes of single runs are overrides of RunTask, so they need no revision of their own.
-                "cpu": str(self.cpu),
-                "memory": str(self.memory_mib),
-                "networkMode": "awsvpc",
-                "requiresCompatibilities": ["FARGATE"],
-                "runtimePlatform": {
-                    "cpuArchitecture": self.cpu_architecture,
-                    "operatingSystemFamily": "LINUX",
-                },
-                "executionRoleArn": self.execution_role_arn,
-                "taskRoleArn": self.flow_role_arn,
-                # ECS answers with this field whether it was given or not, and prefect-aws keeps False when it compares:
-                # left out, no revision would ever match and every run would register one.
-                "enableFaultInjection": False,
-                "containerDefinitions": [
-                    {
-                        "name": CONTAINER_NAME,
-                        "image": "{{ image }}",
-                        "essential": True,
-                        "stopTimeout": MAX_STOP_TIMEOUT_SECONDS,
-                        **self._registry_credentials(),
-                        **self._read_only_root(),
-                    }
-                ],
-                **({"volumes": [{"name": name} for name in self.writable_volumes]} if self.writable_volumes else {}),
-            },
-            "task_run_request": {
-                **placement,
-                "cluster": self.cluster_arn,
-                # Given here, not as the worker's own network_configuration: for that one it calls ec2:DescribeVpcs and
-                # ec2:DescribeSubnets before every run, which would need `Resource: *`.
-                "networkConfiguration": {"awsvpcConfiguration": "{{ network_configuration }}"},
-                "overrides": {
-                    "cpu": "{{ cpu }}",
-                    "memory": "{{ memory }}",
-                    "containerOverrides": [
-                        {"name": CONTAINER_NAME, "command": "{{ command }}", "environment": "{{ env }}"}
-                    ],
-                },
-                "tags": "{{ labels }}",
-            },
+            "task_definition": self._task_definition(),
+            "task_run_request": self._task_run_request(),
         }
+
+    def _task_definition(self) -> dict[str, Any]:
+        # prefect-aws knows EXTERNAL as a launch type, and then insists on FARGATE unless there is nothing said.
+        compatible = [] if self.capacity.kind is CapacityKind.EXTERNAL else [self.capacity.kind.value]
+        storage = {"ephemeralStorage": self._storage()} if self.ephemeral_storage_gib is not None else {}
+        return {
+            "family": self.family,
+            # Sizes of single runs are overrides of RunTask, so they need no revision of their own.
+            **(self._task_size() if self._has_task_size else {}),
+            **storage,
+            "networkMode": self._network_mode,
+            **({"requiresCompatibilities": compatible} if compatible else {}),
+            "runtimePlatform": {
+                "cpuArchitecture": self.cpu_architecture,
+                "operatingSystemFamily": "LINUX",
+            },
+            "executionRoleArn": self.execution_role_arn,
+            "taskRoleArn": self.flow_role_arn,
+            # ECS answers with this field whether it was given or not, and prefect-aws keeps False when it compares:
+            # left out, no revision would ever match and every run would register one.
+            "enableFaultInjection": False,
+            **({"volumes": volumes} if (volumes := self._volumes()) else {}),
+            "containerDefinitions": [self._container()],
+        }
+
+    @property
+    def _has_task_size(self) -> bool:
+        """Whether the task as a whole has a size; on an instance of an Auto Scaling group its container has one."""
+        return self.capacity.kind in (CapacityKind.FARGATE, CapacityKind.MANAGED_INSTANCES)
+
+    def _task_size(self) -> dict[str, str]:
+        return {"cpu": str(self.cpu), "memory": str(self.memory_mib)}
+
+    def _container(self) -> dict[str, Any]:
+        container: dict[str, Any] = {
+            "name": CONTAINER_NAME,
+            "image": "{{ image }}",
+            "essential": True,
+            "stopTimeout": MAX_STOP_TIMEOUT_SECONDS,
+            **self._registry_credentials(),
+        }
+        if self.writable_volumes:
+            container["readonlyRootFilesystem"] = True
+        if mounts := self._mount_points():
+            container["mountPoints"] = mounts
+        if not self._is_fargate:
+            container.update(cpu=self.cpu, memory=self.memory_mib)
+        if self.gpus:
+            container["resourceRequirements"] = [{"type": "GPU", "value": str(self.gpus)}]
+        if self.secrets:
+            container["secrets"] = [{"name": name, "valueFrom": arn} for name, arn in sorted(self.secrets.items())]
+        return container
+
+    def _volumes(self) -> list[dict[str, Any]]:
+        return [{"name": name} for name in self.writable_volumes] + [
+            {
+                "name": _efs(number),
+                "efsVolumeConfiguration": {
+                    "fileSystemId": mount.file_system_id,
+                    # ECS answers with it whether it was given or not; see enableFaultInjection.
+                    "rootDirectory": "/",
+                    "transitEncryption": "ENABLED",
+                    "authorizationConfig": {"accessPointId": mount.access_point_id, "iam": "ENABLED"},
+                },
+            }
+            for number, mount in enumerate(self.mounts)
+        ]
+
+    def _task_run_request(self) -> dict[str, Any]:
+        # Managed Instances are always placed by a strategy; "EC2" has the worker give the container its size.
+        launch_type = "EC2" if self.capacity.kind is CapacityKind.MANAGED_INSTANCES else self.capacity.kind.value
+        # launchType stays: without it the worker would register a task definition without awsvpc. It drops it from the
+        # RunTask call itself when there is a strategy.
+        request: dict[str, Any] = {"launchType": launch_type}
+        if self.strategy:
+            request["capacityProviderStrategy"] = "{{ capacity_provider_strategy }}"
+        request["cluster"] = self.cluster_arn
+        if self._network_mode == "awsvpc":
+            # Given here, not as the worker's own network_configuration: for that one it calls ec2:DescribeVpcs and
+            # ec2:DescribeSubnets before every run, which would need `Resource: *`.
+            request["networkConfiguration"] = {"awsvpcConfiguration": "{{ network_configuration }}"}
+        container = {"name": CONTAINER_NAME, "command": "{{ command }}", "environment": "{{ env }}"}
+        overrides: dict[str, Any] = {"containerOverrides": [container]}
+        if self._has_task_size:
+            overrides.update(cpu="{{ cpu }}", memory="{{ memory }}")
+        if self._is_fargate:
+            overrides["ephemeralStorage"] = "{{ ephemeral_storage }}"
+        else:
+            container.update(cpu="{{ cpu }}", memory="{{ memory }}")
+        request["overrides"] = overrides
+        # The worker adds the labels of pool, deployment and run to these tags, and its own; labels win.
+        request["tags"] = [{"key": key, "value": value} for key, value in self.tags.items()] or "{{ labels }}"
+        return request
+
+
+def _efs(number: int) -> str:
+    return f"efs-{number}"
+
+
+def _fargate_pairs() -> list[dict[str, Any]]:
+    """Which memory goes with which CPU, as conditions of a JSON schema."""
+    return [
+        {"if": {"properties": {"cpu": {"const": cpu}}}, "then": {"properties": {"memory": _memory_schema(sizes)}}}
+        for cpu, sizes in FARGATE_SIZES.items()
+    ]
+
+
+def _memory_schema(sizes: Sequence[int]) -> dict[str, Any]:
+    steps = {larger - smaller for smaller, larger in pairwise(sizes)}
+    if len(steps) > 1:
+        return {"enum": list(sizes)}
+    # Shorter than to list them, in the template and in what Prefect says of a wrong one.
+    return {"minimum": sizes[0], "maximum": sizes[-1], "multipleOf": steps.pop()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, Final
 
 import aws_cdk as cdk
 import jsii
@@ -17,7 +18,6 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
-from cdk_prefect_ecs.capacity import FARGATE
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
@@ -27,10 +27,13 @@ from cdk_prefect_ecs.network_reach import lazarus_calls
 from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS, check_lazarus_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 
+#: Of Lambda's 4 KB for all environment variables; the others, and ids that are known at deploy, take the rest.
+_MAX_POOLS_CHARACTERS: Final = 3000
+
 
 @jsii.implements(iam.IGrantable)
 class Lazarus(Construct):
-    """Define the guard of a work pool: a flow run whose ECS task is gone is rescheduled, and goes on where it was.
+    """Define the guard of work pools: a flow run whose ECS task is gone is rescheduled, and goes on where it was.
 
     One function, woken by task events for speed and every minute for certainty, compares what Prefect believes with
     what ECS says and repairs the difference. It reschedules the same flow run, so finished tasks with persisted results
@@ -43,7 +46,7 @@ class Lazarus(Construct):
 
     :param cluster: Cluster of the flow runs.
     :param api: The Prefect API.
-    :param work_pool: The pool to guard.
+    :param work_pool: The pool to guard; :meth:`add_work_pool` adds more of the same cluster and log group.
     :param log_group: Log group of the flow runs, for the last words of one that never started.
     :param task_events: The queue that wakes it; of this cluster, and not shared with another Lazarus: each message
         wakes only one of them, and the other waits for its schedule. Default: one is made.
@@ -103,26 +106,17 @@ class Lazarus(Construct):
         )
         environment = {
             "API_URL": api.url,
-            "WORK_POOL": work_pool.work_pool_name,
             "CLUSTER_ARN": cluster.cluster_arn,
-            "FAMILY": work_pool.family,
             "LOG_GROUP": log_group.log_group_name,
             "STREAM_PREFIX": f"{STREAM_PREFIX}/{CONTAINER_NAME}",
-            "MAX_RESCHEDULES": str(max_reschedules),
-            "PATIENCE_SECONDS": f"{patience.to_seconds(integral=False):g}",
-            "ON_DEMAND": json.dumps(
-                {"capacity_provider_strategy": [{"capacityProvider": FARGATE, "weight": 1, "base": 0}]}
-            ),
         }
-        if work_pool.spot_policy.falls_back:
-            environment["SPOT_ATTEMPTS"] = str(spot_attempts)
         credential = api.function_reference(self)
         if credential is not None:
             environment["CREDENTIAL"] = cdk.Stack.of(self).to_json_string(credential)
         self.function = lambda_.Function(
             self,
             "Function",
-            description=f"Reschedules flow runs of the work pool {work_pool.work_pool_name} whose ECS task is gone",
+            description="Reschedules flow runs whose ECS task is gone",
             runtime=FUNCTION_RUNTIME,
             architecture=lambda_.Architecture.ARM_64,
             handler="functions.lazarus.handler",
@@ -143,16 +137,73 @@ class Lazarus(Construct):
         events.Rule(
             self,
             "EveryMinute",
-            description=f"Wakes Lazarus of the work pool {work_pool.work_pool_name}",
+            description="Wakes Lazarus, which reschedules flow runs whose ECS task is gone",
             schedule=events.Schedule.rate(cdk.Duration.minutes(1)),
             targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
         )
         api.grant_read_secret(self, self.role)
         self._grant(cluster, log_group)
+        self._pools: dict[str, dict[str, Any]] = {}
+        self._settings = (spot_attempts, max_reschedules, patience)
         if is_inside(work_pool.network, api):
             add_service_endpoints(work_pool.network, self.function, lazarus_calls(secret_service=api.secret_service))
-        work_pool.guard()
+        self.add_work_pool(work_pool)
         self.alarms = [*self._alarms(), *self.task_events.alarms]
+
+    def add_work_pool(
+        self,
+        work_pool: WorkPool,
+        *,
+        spot_attempts: int | None = None,
+        max_reschedules: int | None = None,
+        patience: cdk.Duration | None = None,
+    ) -> None:
+        """Guard one more pool. It costs nothing: one look sees the runs of all pools.
+
+        :param work_pool: A pool at the same API, whose flow runs are in the same cluster and log group.
+        :param spot_attempts: For this pool. Default: as the Lazarus.
+        :param max_reschedules: For this pool. Default: as the Lazarus.
+        :param patience: For this pool; instances take longer to start than Fargate, but a task that waits for one is
+            known to ECS, so this is still about the worker. Default: as the Lazarus.
+        :raises ValueError: A pool that it guards already, or more pools than a function's settings hold: about 20.
+        """
+        attempts, reschedules, seconds = self.check_addition(spot_attempts, max_reschedules, patience)
+        if work_pool.work_pool_name in self._pools:
+            raise ValueError(f"this Lazarus guards the work pool {work_pool.work_pool_name!r} already")
+        settings: dict[str, Any] = {
+            "family": work_pool.family,
+            "maxReschedules": reschedules,
+            "patienceSeconds": seconds,
+        }
+        if work_pool.spot_policy.falls_back:
+            settings["spotAttempts"] = attempts
+            settings["onDemand"] = work_pool.capacity.on_demand
+        if work_pool.spot_policy.uses_spot:
+            settings["spot"] = work_pool.capacity.spot
+        pools = {**self._pools, work_pool.work_pool_name: settings}
+        size = len(json.dumps(pools))
+        if size > _MAX_POOLS_CHARACTERS:
+            raise ValueError(
+                f"one Lazarus cannot guard {len(pools)} work pools: Lambda allows 4 KB of environment variables, and "
+                f"their settings take {size} characters. Make another layer for the others"
+            )
+        self._pools = pools
+        self.function.add_environment("POOLS", cdk.Stack.of(self).to_json_string(pools))
+        work_pool.guard()
+
+    def check_addition(
+        self, spot_attempts: int | None, max_reschedules: int | None, patience: cdk.Duration | None
+    ) -> tuple[int, int, float]:
+        """What :meth:`add_work_pool` would guard one more pool with: attempts, reschedules, seconds of patience.
+
+        :raises ValueError: As :meth:`add_work_pool`.
+        """
+        default_attempts, default_reschedules, default_patience = self._settings
+        attempts = default_attempts if spot_attempts is None else spot_attempts
+        reschedules = default_reschedules if max_reschedules is None else max_reschedules
+        seconds = (patience or default_patience).to_seconds(integral=False)
+        check_lazarus_settings(attempts, reschedules, seconds)
+        return attempts, reschedules, seconds
 
     @property
     def grant_principal(self) -> iam.IPrincipal:

@@ -27,14 +27,18 @@ def check_work_pool_name(name: str) -> None:
             "work_pool_name must be known at synth, as names of task definitions and blocks are made from it; "
             "got a token"
         )
-    banned = sorted({character for character in name if character in _BANNED_IN_PREFECT_NAMES})
-    if banned:
+    if banned := banned_characters(name):
         raise ValueError(
             f"work_pool_name {name!r} contains {' '.join(banned)}; "
             f"Prefect refuses any of {' '.join(_BANNED_IN_PREFECT_NAMES)}"
         )
     if name.lower().startswith("prefect"):
         raise ValueError(f"work_pool_name {name!r} begins with 'prefect', which Prefect reserves; choose another name")
+
+
+def banned_characters(name: str) -> list[str]:
+    """The characters of a name that Prefect refuses."""
+    return sorted({character for character in name if character in _BANNED_IN_PREFECT_NAMES})
 
 
 def task_definition_family(*parts: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
-from cdk_prefect_ecs.fargate import check_fargate_size
+from cdk_prefect_ecs.capacity import CapacityKind, FlowCapacity, check_gpus
+from cdk_prefect_ecs.fargate import check_ephemeral_storage, check_fargate_size
+from cdk_prefect_ecs.instance_types import check_instance_size
 from cdk_prefect_ecs.names import check_work_pool_name
+from cdk_prefect_ecs.queues import WorkQueue, check_queues
 
 CPU_ARCHITECTURES: Final = ("X86_64", "ARM64")
 #: How long a run may be without a task: a worker's retries of registering and starting one take well under a minute.
@@ -17,6 +20,8 @@ DEFAULT_PATIENCE_SECONDS: Final = 90
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # Parameter names: letters, digits and . - _ / . Source: PutParameter, AWS Systems Manager API Reference.
 _PARAMETER_NAME: Final = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+#: A task has 50 at most; prefect-aws sets up to ten. Source: Tagging, Amazon ECS Developer Guide.
+_MAX_TAGS: Final = 40
 _CREDENTIALS: Final = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
 
 
@@ -24,17 +29,42 @@ def check_work_pool_settings(
     work_pool_name: str,
     cpu: int,
     memory_mib: int,
-    cpu_architecture: str,
+    cpu_architecture: str | None,
     concurrency_limit: int | None,
     environment: Mapping[str, str] | None,
+    *,
+    capacity: FlowCapacity | None = None,
+    gpus: int = 0,
+    ephemeral_storage_gib: int | None = None,
+    queues: Sequence[WorkQueue] = (),
+    secret_names: Collection[str] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Check what a work pool is made with.
 
+    :param capacity: Where flow runs are placed. Default: Fargate.
+    :param secret_names: Variables that are injected.
     :raises ValueError: As :class:`~cdk_prefect_ecs.WorkPool` documents.
     """
     check_work_pool_name(work_pool_name)
-    check_fargate_size(cpu, memory_mib)
-    check_cpu_architecture(cpu_architecture)
+    capacity = capacity or FlowCapacity("Fargate", CapacityKind.FARGATE)
+    if capacity.kind is CapacityKind.FARGATE:
+        check_fargate_size(cpu, memory_mib)
+    else:
+        check_instance_size(cpu, memory_mib)
+    if cpu_architecture is not None:
+        check_cpu_architecture(cpu_architecture)
+    check_gpus(gpus, capacity)
+    if ephemeral_storage_gib is not None:
+        check_ephemeral_storage(ephemeral_storage_gib)
+        if capacity.kind is not CapacityKind.FARGATE:
+            raise ValueError(
+                f"ephemeral_storage_gib is Fargate's; on capacity {capacity.name!r} flow runs use the disk of their "
+                "machine. Leave it out, and give the capacity a larger disk"
+            )
+    check_queues(queues)
+    _check_secret_names(secret_names, environment)
+    _check_tags(tags)
     if concurrency_limit is not None and concurrency_limit < 0:
         raise ValueError(f"concurrency_limit must be 0 or more; got {concurrency_limit}. Leave it out for no limit")
     _check_environment(environment)
@@ -47,6 +77,8 @@ def check_worker_settings(
     desired_count: int,
     poll_seconds: float,
     environment: Mapping[str, str] | None,
+    *,
+    max_count: int | None = None,
 ) -> None:
     """Check what a worker is made with.
 
@@ -56,6 +88,10 @@ def check_worker_settings(
     check_cpu_architecture(cpu_architecture)
     if desired_count < 0:
         raise ValueError(f"the number of workers must be 0 or more; got {desired_count}")
+    if max_count is not None and (max_count < desired_count or desired_count < 1):
+        raise ValueError(
+            f"workers scale from desired_count, at least 1, up to max_count; got {desired_count} and {max_count}"
+        )
     check_host_settings(poll_seconds, environment)
 
 
@@ -124,6 +160,28 @@ def check_cpu_architecture(cpu_architecture: str) -> None:
     """
     if cpu_architecture not in CPU_ARCHITECTURES:
         raise ValueError(f"cpu_architecture must be {' or '.join(CPU_ARCHITECTURES)}; got {cpu_architecture!r}")
+
+
+def _check_secret_names(names: Collection[str], environment: Mapping[str, str] | None) -> None:
+    for name in names:
+        if name in _CREDENTIALS:
+            raise ValueError(f"secrets must not hold {name}: the pool injects the credential of its api by itself")
+        if name in (environment or {}):
+            raise ValueError(f"{name} is in environment and in secrets, which ECS refuses; leave one of them out")
+
+
+def _check_tags(tags: Mapping[str, str] | None) -> None:
+    tags = tags or {}
+    if len(tags) > _MAX_TAGS:
+        raise ValueError(
+            f"a task has at most 50 tags and Prefect sets some of them; give up to {_MAX_TAGS}; got {len(tags)}"
+        )
+    for key, value in tags.items():
+        if not 1 <= len(key) <= 128 or key.lower().startswith("aws:") or len(value) > 256:
+            raise ValueError(
+                f"tag {key!r} = {value!r} cannot be: a key has 1 to 128 characters and does not begin with aws:, "
+                "a value has up to 256"
+            )
 
 
 def check_image_reference(reference: str) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
-from cdk_prefect_ecs.capacity import SpotPolicy, default_spot_policy, flow_run_strategy
+from cdk_prefect_ecs.capacity import (
+    CapacityKind,
+    FlowCapacity,
+    SpotPolicy,
+    check_architecture,
+    default_spot_policy,
+    flow_run_strategy,
+)
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
@@ -22,9 +30,11 @@ from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTempla
 from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
 from cdk_prefect_ecs.network_reach import secret_calls
+from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.roles import grant_run_flows
 from cdk_prefect_ecs.settings import check_work_pool_settings
 from cdk_prefect_ecs.storage import RESULTS_PREFIX, FlowStorage
+from cdk_prefect_ecs.volumes import FlowVolume, check_volumes
 
 
 class WorkPool(Construct):
@@ -47,19 +57,34 @@ class WorkPool(Construct):
     :param flow_role: Role of the flow runs.
     :param image: Image of the flow runs; a deployment or run may set another, which then writes only where this one
         does. Default: the official image with the tested Prefect version.
-    :param spot_policy: How flow runs use Spot. Default: Spot with fallback; on-demand in a cluster without Spot.
-    :param cpu: CPU units of a flow run; a deployment or run may set others. Default: 1024.
+    :param capacity: The machines of the flow runs; what one of the cluster's ``add_…_capacity`` methods made. Default:
+        the cluster's ``fargate``.
+    :param spot_policy: How flow runs use Spot. Default: Spot with fallback; on-demand where there is no Spot.
+    :param cpu: CPU units of a flow run; a deployment or run may set others. On Fargate a pair of CPU and memory that
+        does not exist is refused by the pool's schema, before a run starts. Default: 1024.
     :param memory_mib: Memory of a flow run in MiB, likewise. Default: 2048.
-    :param cpu_architecture: Architecture of the image; ARM64 costs a fifth less. Default: X86_64.
+    :param cpu_architecture: Architecture of the image; ARM64 costs a fifth less. Default: that of the capacity; on
+        Fargate, X86_64.
+    :param gpus: GPUs of a flow run, out of those of its machine. Default: 0.
+    :param ephemeral_storage_gib: Scratch disk of a flow run on Fargate, 21 to 200 GiB; what is above 20 costs $0.08 a
+        GiB and month at list price. A deployment or run may set another. Default: 20.
+    :param volumes: EFS file systems that flow runs mount; the flow role is granted to. Default: none.
     :param concurrency_limit: How many flow runs of the pool may run at once. Default: no limit.
+    :param queues: Queues of the pool. One that is removed here is removed from Prefect too, unless it was there before
+        this stack, deployments use it or runs wait in it. Default: Prefect's own, named ``default``.
+    :param secrets: Environment variables of flow runs that ECS injects from SSM or Secrets Manager; the execution role
+        is granted to read them. Default: none.
+    :param tags: Tags of every task, besides those of deployments, runs and Prefect; also for cost allocation.
+        Default: none.
     :param environment: More environment variables of flow runs; no secrets, they are readable in Prefect's API.
         Default: none.
     :param description: Description of the pool in Prefect. Default: names this library.
     :param delete_with_deployments: Delete the pool with the stack even if deployments still use it; they then have no
         pool. Default: False, such a pool is left.
     :raises ValueError: A name that Prefect refuses, a size that Fargate does not offer, a Spot policy that the cluster
-        cannot serve, a concurrency limit below 0, an image that is built for another architecture, a network from which
-        the API or the image cannot be reached.
+        cannot serve, a concurrency limit below 0, a GPU on machines without one, a capacity of another cluster, EFS
+        on machines of your own, an image that is built for another architecture, a network from which the API or the
+        image cannot be reached.
     """
 
     work_pool_name: str
@@ -68,6 +93,8 @@ class WorkPool(Construct):
     """Family of the flow runs' task definitions."""
     job_template: dict[str, Any]
     """The base job template; may hold tokens."""
+    capacity: FlowCapacity
+    """The machines of the flow runs."""
     spot_policy: SpotPolicy
     """How flow runs use Spot."""
     network: FlowNetwork
@@ -89,20 +116,49 @@ class WorkPool(Construct):
         execution_role: iam.IRole,
         flow_role: iam.IRole,
         image: FlowImage | None = None,
+        capacity: FlowCapacity | None = None,
         spot_policy: SpotPolicy | None = None,
         cpu: int = 1024,
         memory_mib: int = 2048,
-        cpu_architecture: str = "X86_64",
+        cpu_architecture: str | None = None,
+        gpus: int = 0,
+        ephemeral_storage_gib: int | None = None,
+        volumes: Sequence[FlowVolume] = (),
         concurrency_limit: int | None = None,
+        queues: Sequence[WorkQueue] = (),
+        secrets: Mapping[str, ecs.Secret] | None = None,
+        tags: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         description: str | None = None,
         delete_with_deployments: bool = False,
     ) -> None:
-        check_work_pool_settings(work_pool_name, cpu, memory_mib, cpu_architecture, concurrency_limit, environment)
-        spot_policy = spot_policy or default_spot_policy(cluster.capacity_providers)
-        strategy = flow_run_strategy(spot_policy, cluster.capacity_providers)
+        capacity = capacity or cluster.fargate
+        secrets = secrets or {}
+        check_work_pool_settings(
+            work_pool_name,
+            cpu,
+            memory_mib,
+            cpu_architecture,
+            concurrency_limit,
+            environment,
+            capacity=capacity,
+            gpus=gpus,
+            ephemeral_storage_gib=ephemeral_storage_gib,
+            queues=queues,
+            secret_names=secrets,
+            tags=tags,
+        )
+        if volumes and capacity.kind is CapacityKind.EXTERNAL:
+            raise ValueError(
+                f"volumes cannot be mounted on capacity {capacity.name!r}: ECS mounts EFS on machines of AWS only; "
+                "leave them out"
+            )
+        architecture = check_architecture(cpu_architecture, capacity)
+        spot_policy = spot_policy or default_spot_policy(capacity)
+        strategy = flow_run_strategy(spot_policy, capacity, cluster.capacity_providers)
         image = image or FlowImage.default()
-        image.check_runs_on(cpu_architecture)
+        image.check_runs_on(architecture)
+        check_volumes(volumes, image.writable_paths or ())
         network.check_reach(api=api, image=image)
         shared = WorkPoolSync.find(scope, api)
         if shared is not None and work_pool_name in shared.work_pool_names:
@@ -113,6 +169,7 @@ class WorkPool(Construct):
 
         stack = cdk.Stack.of(self)
         self.work_pool_name = work_pool_name
+        self.capacity = capacity
         self.spot_policy = spot_policy
         self.network = network
         # CloudFormation names a nested stack at deploy; the family must be known now.
@@ -130,9 +187,9 @@ class WorkPool(Construct):
             image=image.reference,
             cpu=cpu,
             memory_mib=memory_mib,
-            cpu_architecture=cpu_architecture,
+            cpu_architecture=architecture,
             cluster_arn=cluster.cluster_arn,
-            capacity_providers=cluster.capacity_providers,
+            capacity=capacity,
             strategy=strategy,
             vpc_id=network.vpc.vpc_id,
             subnet_ids=[subnet.subnet_id for subnet in network.subnets],
@@ -146,9 +203,18 @@ class WorkPool(Construct):
             api_secret_variable=api.secret_variable if api.secret else None,
             api_secret_arn=api.secret.value_from(self) if api.secret else None,
             environment={**network.environment, **(environment or {})},
+            secrets={name: secret.arn for name, secret in secrets.items()},
+            gpus=gpus,
+            ephemeral_storage_gib=ephemeral_storage_gib,
+            mounts=[volume.mount() for volume in volumes],
+            tags=tags or {},
             registry_secret_arn=image.credentials.secret_arn if image.credentials else None,
             writable_volumes=image.writable_volumes,
         ).render()
+        for secret in secrets.values():
+            secret.grant_read(execution_role)
+        for volume in volumes:
+            volume.grant(flow_role, network)
         add_service_endpoints(network, network, start_calls(image, api))
         warn_of_api(network, api, self)
 
@@ -168,6 +234,15 @@ class WorkPool(Construct):
             "Owner": f"{stack.account}/{stack.region}/{stack.stack_name}",
             "DeleteWithDeployments": encode(delete_with_deployments),
         }
+        if queues:
+            properties["WorkQueues"] = [
+                {
+                    "Name": queue.name,
+                    "Priority": encode(queue.priority),
+                    "ConcurrencyLimit": encode(queue.concurrency_limit),
+                }
+                for queue in queues
+            ]
         credential = api.function_reference(self)
         if credential is not None:
             properties["Credential"] = credential

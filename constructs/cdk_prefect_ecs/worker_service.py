@@ -51,6 +51,9 @@ class WorkerService(Construct):
     :param cpu_architecture: Architecture of the image. Default: X86_64.
     :param desired_count: Workers to run. One is enough for hundreds of runs; two survive the loss of a zone.
         Default: 1.
+    :param max_count: Workers at most: the service adds one when their CPU is above 60 % on average for some minutes,
+        and takes them away again, down to ``desired_count``. A worker that is stopped leaves its runs alone.
+        Default: the number of workers does not change.
     :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param enable_execute_command: Allow ``aws ecs execute-command`` into the worker; grants its role the four
         ``ssmmessages`` actions, and keeps the container's root writable, which its agent needs. Default: False.
@@ -83,13 +86,20 @@ class WorkerService(Construct):
         memory_mib: int = 1024,
         cpu_architecture: str = "X86_64",
         desired_count: int = 1,
+        max_count: int | None = None,
         poll_interval: cdk.Duration | None = None,
         enable_execute_command: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         poll_interval = poll_interval or cdk.Duration.seconds(DEFAULT_POLL_SECONDS)
         check_worker_settings(
-            cpu, memory_mib, cpu_architecture, desired_count, poll_interval.to_seconds(integral=False), environment
+            cpu,
+            memory_mib,
+            cpu_architecture,
+            desired_count,
+            poll_interval.to_seconds(integral=False),
+            environment,
+            max_count=max_count,
         )
         image = image or FlowImage.default()
         image.check_runs_on(cpu_architecture)
@@ -168,6 +178,8 @@ class WorkerService(Construct):
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             enable_ecs_managed_tags=True,
         )
+        if max_count is not None:
+            self._scale(desired_count, max_count)
         add_service_endpoints(
             network,
             self.security_group,
@@ -178,6 +190,15 @@ class WorkerService(Construct):
         # Without its execution role's permissions a worker cannot start, and the circuit breaker would count that.
         # Nor without a way to its image.
         self.service.node.add_dependency(work_pool.resource, execution_role, network.connectivity)
+
+    def _scale(self, minimum: int, maximum: int) -> None:
+        scaling = self.service.auto_scale_task_count(min_capacity=minimum, max_capacity=maximum)
+        scaling.scale_on_cpu_utilization(
+            "Cpu",
+            target_utilization_percent=60,
+            scale_in_cooldown=cdk.Duration.minutes(10),
+            scale_out_cooldown=cdk.Duration.minutes(1),
+        )
 
     def _as_it_is(self, role: iam.IRole) -> iam.IRole:
         """The role, closed to CDK's own grants: it would widen it with its own idea of reading a secret."""

@@ -105,6 +105,7 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     # What we read and write
     "app.AUTH": None,
     "app.app": ("scope", "receive", "send"),
+    "services.autoscaling._asgs": None,
     "services.cloudwatch_logs._log_groups": None,
     "services.ec2._addresses": None,
     "services.ec2._network_interfaces": None,

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from embedded.emulator import capacity, interfaces, placement, tasks
+from embedded.emulator import capacity, interfaces, machines, placement, tasks
 from embedded.emulator.events import EventStream
 from embedded.emulator.inner import Json, Response, account_and_region, arn_of, ecs, refuse, reply, responses
 from embedded.emulator.runtime import Runtime
@@ -97,7 +97,7 @@ class Engine:
     ) -> TaskRun:
         """A new task of this emulator, not started yet."""
         if provider:
-            launch_type = "FARGATE" if provider in placement.FARGATE_PROVIDERS else "EC2"
+            launch_type = machines.launch_type(provider)
         arn = arn_of("ecs", f"task/{cluster['clusterName']}/{uuid.uuid4().hex}")
         record = new_record(arn, cluster, definition, request)
         record.update(launchType=launch_type or "EC2", capacityProviderName=provider, _deployment_id=deployment)
@@ -134,10 +134,13 @@ class Engine:
         if run.finished.is_set() or (notice and run.stopping):  # a machine may well go during the grace
             return f"task {arn} is {run.record['lastStatus']} and already stopping or stopped"
         if not notice:
-            code = "SpotInterruption" if run.on_spot else "InfrastructureHealth"
-            run.stop(StopRequest(tasks.SPOT_REASON if run.on_spot else tasks.LOSS_REASON, code, grace=0))
+            on_fargate = (
+                (tasks.SPOT_REASON, "SpotInterruption") if run.on_spot else (tasks.LOSS_REASON, "InfrastructureHealth")
+            )
+            reason, code = machines.loss(run.record.get("capacityProviderName")) or on_fargate
+            run.stop(StopRequest(reason, code, grace=0))
             return None
-        if not run.on_spot and not force:
+        if not (run.on_spot and run.record["launchType"] == "FARGATE") and not force:
             where = run.record.get("capacityProviderName") or run.record["launchType"]
             return (
                 f"task {arn} runs on {where}, and AWS gives notice only on FARGATE_SPOT; "
@@ -200,9 +203,15 @@ def check_launch(data: Json, definition: Json, launch_type: str | None, strategy
             "InvalidParameterException",
             "Network Configuration must be provided when networkMode 'awsvpc' is specified.",
         )
-    on_fargate = launch_type == "FARGATE" or any(s.provider in placement.FARGATE_PROVIDERS for s in strategy)
-    if on_fargate and "FARGATE" not in (definition.get("requiresCompatibilities") or []):
-        raise RefusedError("InvalidParameterException", "Task definition does not support launch_type FARGATE.")
+    kinds = {launch_type} if launch_type else {machines.launch_type(share.provider) for share in strategy}
+    for kind in sorted(kinds & {"FARGATE", "MANAGED_INSTANCES"}):  # EC2 takes whatever can be
+        if kind not in (definition.get("requiresCompatibilities") or []):
+            raise RefusedError("InvalidParameterException", f"Task definition does not support launch_type {kind}.")
+    if "EXTERNAL" in kinds and definition.get("networkMode") == "awsvpc":
+        raise RefusedError("ClientException", "The awsvpc network mode is not supported for the EXTERNAL launch type.")
+    needs_gpu = any(c.get("resourceRequirements") for c in definition["containerDefinitions"])
+    if "FARGATE" in kinds and needs_gpu:
+        raise RefusedError("ClientException", "Tasks using the Fargate launch type do not support GPU resources.")
 
 
 def check_overrides(data: Json, definition: Json) -> None:

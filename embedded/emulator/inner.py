@@ -13,6 +13,7 @@ from ministack.core import iam_actions as _iam_actions
 from ministack.core import iam_evaluator as _iam_evaluator
 from ministack.core import responses as _responses
 from ministack.core import router as _router
+from ministack.services import autoscaling as _autoscaling
 from ministack.services import cloudwatch_logs as _logs
 from ministack.services import ec2 as _ec2
 from ministack.services import ecr as _ecr
@@ -30,6 +31,7 @@ from ministack.services.cloudformation import stacks as _stacks
 
 app: Any = _app
 arn: Any = _arn
+autoscaling: Any = _autoscaling
 concurrency: Any = _concurrency
 iam_actions: Any = _iam_actions
 iam_evaluator: Any = _iam_evaluator

@@ -1,14 +1,16 @@
 """Small things in which MiniStack answers otherwise than AWS, and on which the app or its tools depend."""
 
 import contextvars
+import hashlib
 import json
 import time
 from datetime import datetime
 from typing import Any
 
-from embedded.emulator.inner import Json, Response, account_and_region, ec2, ecr, ecs, lambda_svc, logs, refuse
+from embedded.emulator.inner import Json, Response, account_and_region, ec2, ecr, ecs, lambda_svc, logs, refuse, ssm
 
 _TRY_AGAIN_SECONDS = 0.1
+_ECS_IMAGES = "/aws/service/ecs/optimized-ami/"
 
 _describe_images = ecr._describe_images
 _register_task_definition = ecs._register_task_definition
@@ -16,6 +18,7 @@ _matches_vpc_filters = ec2._matches_vpc_filters
 _filter_log_events = logs._filter_log_events
 _execute_function = lambda_svc._execute_function
 _run_sqs_batch = lambda_svc._run_sqs_batch
+_resolve_parameter_value = ssm.resolve_parameter_value
 _throttled_until = contextvars.ContextVar("_throttled_until", default=0.0)
 
 
@@ -27,6 +30,7 @@ def install() -> None:
     logs._filter_log_events = filter_log_events
     lambda_svc._execute_function = execute_function
     lambda_svc._run_sqs_batch = run_sqs_batch
+    ssm.resolve_parameter_value = resolve_parameter_value
 
 
 def describe_images(data: Json) -> Response:
@@ -96,6 +100,13 @@ def filter_log_events(data: Json) -> Response:
     for number, event in enumerate(found["events"]):
         event.setdefault("eventId", f"{event['logStreamName']}/{event['timestamp']}/{number}")
     return status, headers, json.dumps(found).encode()
+
+
+def resolve_parameter_value(name_or_arn: str, *args: Any, **kwargs: Any) -> Any:
+    """The public parameters in which AWS publishes the ECS-optimized images; their machines are only recorded."""
+    if name_or_arn.startswith(_ECS_IMAGES):
+        return f"ami-{hashlib.sha256(name_or_arn.encode()).hexdigest()[:17]}"
+    return _resolve_parameter_value(name_or_arn, *args, **kwargs)
 
 
 def run_sqs_batch(esm: Json, func_rec: Json, event: Json, batch: Any, queue_url: str, queue_name: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedded.emulator import capacity, containers, credentials, interfaces, registry, secret_values
+from embedded.emulator import capacity, containers, credentials, interfaces, machines, registry, secret_values
 from embedded.emulator.container_logs import LogDriverError, LogStream, open_stream
 from embedded.emulator.containers import Container
 from embedded.emulator.events import EventStream
@@ -84,7 +84,7 @@ class TaskRun:
 
     @property
     def on_spot(self) -> bool:
-        return self.record.get("capacityProviderName") == "FARGATE_SPOT"
+        return machines.is_spot(self.record.get("capacityProviderName"))
 
     @property
     def lived(self) -> float:

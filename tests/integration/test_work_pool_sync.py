@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from cdk_prefect_ecs.capacity import CapacityKind, FlowCapacity, SpotPolicy
 from cdk_prefect_ecs.functions import credential, work_pool_sync
 from cdk_prefect_ecs.functions.prefect_api import PrefectApiClient, PrefectApiError
 from cdk_prefect_ecs.functions.typed_properties import encode
+from cdk_prefect_ecs.job_template import JobTemplate
 from embedded.prefect_server import PrefectServer
 
 pytestmark = pytest.mark.integration
@@ -335,3 +337,166 @@ def test_block_is_loadable(stack: Stack) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == ["S3Bucket", "a-bucket", "results", "a-bucket", []]
+
+
+# Queues
+
+
+def queue(name: str, priority: int, limit: int | None = None) -> dict[str, Any]:
+    return {"Name": name, "Priority": encode(priority), "ConcurrencyLimit": encode(limit)}
+
+
+def queues(stack: Stack) -> dict[str, tuple[int, int | None]]:
+    found = stack.api.post(f"/work_pools/{stack.name}/queues/filter", {})
+    return {item["name"]: (item["priority"], item["concurrency_limit"]) for item in found}
+
+
+def test_queues_are_made_with_their_priorities(stack: Stack) -> None:
+    response = stack.send("Create", WorkQueues=[queue("urgent", 1, 5), queue("normal", 2), queue("night", 9)])
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    found = queues(stack)
+    assert {name: found[name] for name in ("urgent", "normal", "night")} == {
+        "urgent": (1, 5),
+        "normal": (2, None),
+        "night": (9, None),
+    }
+    assert found["default"][0] > 2  # Prefect's own makes room
+
+
+def test_queues_change_places_and_limits(stack: Stack) -> None:
+    stack.send("Create", WorkQueues=[queue("a", 1), queue("b", 2, 7), queue("c", 3), queue("default", 4)])
+
+    response = stack.send("Update", WorkQueues=[queue("c", 1, 1), queue("default", 2, 0), queue("b", 3), queue("a", 4)])
+
+    assert response["Status"] == "SUCCESS", response["Reason"]
+    assert queues(stack) == {"c": (1, 1), "default": (2, 0), "b": (3, None), "a": (4, None)}
+    before = queues(stack)
+    stack.send("Update", WorkQueues=[queue("c", 1, 1), queue("default", 2, 0), queue("b", 3), queue("a", 4)])
+    assert queues(stack) == before
+
+
+def test_a_queue_that_the_stack_has_no_more_is_deleted(stack: Stack) -> None:
+    stack.send("Create", WorkQueues=[queue("urgent", 1), queue("night", 2)])
+    stack.api.post(f"/work_pools/{stack.name}/queues", {"name": "by-hand"})
+
+    assert stack.send("Update", WorkQueues=[queue("urgent", 1)])["Status"] == "SUCCESS"
+    assert set(queues(stack)) == {"urgent", "by-hand", "default"}
+    assert stack.send("Update")["Status"] == "SUCCESS"
+    assert set(queues(stack)) == {"by-hand", "default"}
+
+
+def test_a_queue_that_deployments_or_runs_use_is_left(stack: Stack) -> None:
+    stack.send("Create", WorkQueues=[queue("urgent", 1), queue("night", 2)])
+    flow = stack.api.post("/flows/", {"name": f"flow-of-{stack.name}"})
+    used = {"name": "d", "flow_id": flow["id"], "work_pool_name": stack.name, "work_queue_name": "urgent"}
+    deployment = stack.api.post("/deployments/", used)
+    in_night = {"name": "e", "flow_id": flow["id"], "work_pool_name": stack.name, "work_queue_name": "night"}
+    gone = stack.api.post("/deployments/", in_night)
+    stack.api.post(f"/deployments/{gone['id']}/create_flow_run", {"state": {"type": "RUNNING"}})
+    stack.api.delete(f"/deployments/{gone['id']}")
+
+    response = stack.send("Update", WorkQueues=[queue("other", 1)])
+
+    assert response["Status"] == "SUCCESS"
+    assert "left its queue 'urgent': 1 deployment uses it" in response["Reason"]
+    assert "left its queue 'night': 1 unfinished run uses it" in response["Reason"]
+    assert set(queues(stack)) == {"other", "urgent", "night", "default"}
+    # Once nothing uses it, the next deployment that changes the pool takes it away.
+    stack.api.delete(f"/deployments/{deployment['id']}")
+    assert "'urgent'" not in stack.send("Update", WorkQueues=[queue("other", 3)])["Reason"]
+    assert "urgent" not in queues(stack)
+
+
+def test_queues_are_put_back_when_the_request_fails(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack.send("Create", WorkQueues=[queue("a", 1, 3), queue("b", 2)])
+    before = queues(stack)
+    patch = PrefectApiClient.patch
+
+    def refuse_priorities(client: PrefectApiClient, path: str, body: Any = None) -> Any:
+        if "priority" in body and path.endswith("/queues/b"):
+            monkeypatch.undo()
+            monkeypatch.setattr(credential, "aws_client", lambda service, region: stack)
+            raise PrefectApiError("the server had enough", status=500)
+        return patch(client, path, body)
+
+    monkeypatch.setattr(PrefectApiClient, "patch", refuse_priorities)
+    response = stack.send("Update", WorkQueues=[queue("c", 1), queue("b", 2), queue("a", 3, 4)])
+
+    assert response["Status"] == "FAILED"
+    assert "the server had enough" in response["Reason"]
+    assert queues(stack) == before
+
+
+# Sizes: our own template's schema, as the server reads it
+
+
+@pytest.fixture
+def sized(stack: Stack) -> Stack:
+    fargate = FlowCapacity("Fargate", CapacityKind.FARGATE, "FARGATE", "FARGATE_SPOT")
+    stack.template = JobTemplate(
+        family="etl",
+        image="prefecthq/prefect-aws:1",
+        cpu=1024,
+        memory_mib=2048,
+        cpu_architecture="X86_64",
+        cluster_arn="arn:aws:ecs:us-east-1:123456789012:cluster/flows",
+        capacity=fargate,
+        strategy=SpotPolicy.SPOT.strategy(),
+        vpc_id="vpc-1",
+        subnet_ids=["subnet-1"],
+        security_group_ids=["sg-1"],
+        assign_public_ip=True,
+        execution_role_arn="arn:aws:iam::123456789012:role/execution",
+        flow_role_arn="arn:aws:iam::123456789012:role/flow",
+        log_group_name="flows",
+        region="us-east-1",
+        result_block="results",
+    ).render()
+    assert stack.send("Create")["Status"] == "SUCCESS"
+    return stack
+
+
+@pytest.mark.parametrize(
+    ("job_variables", "refusal"),
+    [
+        ({"cpu": 16384, "memory": 122880}, None),
+        ({"memory": 8192}, None),
+        ({"cpu": 256, "memory": 512, "ephemeral_storage": {"sizeInGiB": 200}}, None),
+        ({"cpu": 4096}, "2048 is less than the minimum of 8192"),
+        ({"cpu": 256, "memory": 4096}, "4096 is not one of [512, 1024, 2048]"),
+        ({"memory": 16384}, "16384 is greater than the maximum of 8192"),
+        ({"ephemeral_storage": {"sizeInGiB": 10}}, "10 is less than the minimum of 21"),
+    ],
+)
+def test_the_server_refuses_an_impossible_size_before_a_run_starts(
+    sized: Stack, job_variables: dict[str, Any], refusal: str | None
+) -> None:
+    flow = sized.api.post("/flows/", {"name": f"flow-of-{sized.name}"})
+    body = {"name": "d", "flow_id": flow["id"], "work_pool_name": sized.name}
+    deployment = sized.api.post("/deployments/", body)
+    requests = (
+        (f"/deployments/{deployment['id']}/create_flow_run", {"job_variables": job_variables}),
+        ("/deployments/", {**body, "name": "sized", "job_variables": job_variables}),
+    )
+    for path, wanted in requests:
+        if refusal is None:
+            assert sized.api.post(path, wanted)["job_variables"] == job_variables
+            continue
+        with pytest.raises(PrefectApiError) as error:
+            sized.api.post(path, wanted)
+        assert error.value.status == 422
+        assert refusal in error.value.detail
+
+
+def test_the_form_of_the_ui_names_the_field_that_is_wrong(sized: Stack) -> None:
+    """By the endpoint that the UI's forms ask."""
+    schema = sized.template["variables"]
+    for values, answer in (
+        ({"cpu": 4096, "memory": 8192}, {"errors": [], "valid": True}),
+        (
+            {"cpu": 4096, "memory": 2048},
+            {"errors": [{"property": "memory", "errors": ["2048 is less than the minimum of 8192"]}], "valid": False},
+        ),
+    ):
+        assert sized.api.post("/ui/schemas/validate", {"schema": schema, "values": values}) == answer

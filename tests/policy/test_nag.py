@@ -1,5 +1,6 @@
 """cdk-nag's AwsSolutions, as app.py applies it."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from aws_cdk import aws_s3 as s3
 from policy_helpers import acknowledgements, checked_app, findings, synthesised
 
+from stacks.config import PoolConfig
 from stacks.environments import ENVIRONMENTS, environment
 from stacks.policy import acknowledge
 
@@ -28,6 +30,14 @@ def test_every_acknowledgement_is_of_a_finding_and_says_why(name: str, tmp_path:
     assert sorted(acknowledged) == sorted(set(findings(tmp_path)))
     for finding, reason in acknowledged.items():
         assert re.fullmatch(r"\S+( \S+){4,}\.", reason), f"{finding}: not a sentence: {reason!r}"
+
+
+def test_nothing_is_found_in_further_pools(tmp_path: Path) -> None:
+    config = dataclasses.replace(environment("staging"), more_pools=(PoolConfig("ml"), PoolConfig("night shift")))
+    app, stage = checked_app(tmp_path, config)
+    acknowledge(stage)
+    app.synth()
+    assert findings(tmp_path) == []
 
 
 def test_an_offending_resource_fails_the_app(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The function that reschedules flow runs whose ECS task is gone.
 
-Woken by task events for speed and by a schedule for certainty; either way it looks at every run of its pool and does
+Woken by task events for speed and by a schedule for certainty; either way it looks at every run of its pools and does
 what ``lazarus_rules`` says. What woke it is not even read.
 """
 
@@ -73,22 +73,44 @@ class Counts:
         )
 
 
-class Lazarus:
-    """Tends the flow runs of one work pool."""
+@dataclass(frozen=True)
+class Pool:
+    """How the runs of one work pool are treated.
 
-    def __init__(
-        self, runs: FlowRuns, tasks: Tasks, limits: Limits, *, on_demand: Mapping[str, Any], deadline: float
-    ) -> None:
+    :param family: Family of their task definitions.
+    :param on_demand: Job variables that place a run on the pool's on-demand capacity.
+    """
+
+    family: str
+    limits: Limits
+    on_demand: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> "Pool":
+        """Read what the construct wrote."""
+        limits = Limits(
+            spot_attempts=raw.get("spotAttempts"),
+            max_reschedules=raw["maxReschedules"],
+            patience=timedelta(seconds=raw["patienceSeconds"]),
+            spot_provider=raw.get("spot"),
+        )
+        strategy = [{"capacityProvider": raw["onDemand"], "weight": 1, "base": 0}] if raw.get("onDemand") else None
+        return cls(raw["family"], limits, {"capacity_provider_strategy": strategy} if strategy else {})
+
+
+class Lazarus:
+    """Tends the flow runs of the work pools of one cluster."""
+
+    def __init__(self, runs: FlowRuns, tasks: Tasks, pools: Mapping[str, Pool], *, deadline: float) -> None:
         self._runs = runs
         self._tasks = tasks
-        self._limits = limits
-        self._on_demand = on_demand
+        self._pools = pools
         self._deadline = deadline
-        self.counts = Counts()
+        self.counts = {name: Counts() for name in pools}
 
     def tend(self) -> list[str]:
         """Look at every run once and do what has to be done; returns what failed, to be tried again."""
-        candidates = self._runs.candidates(_now(), self._limits.crash_window)
+        candidates = self._runs.candidates(_now(), max(pool.limits.crash_window for pool in self._pools.values()))
         tasks = self._tasks.by_run([seen.run for seen in candidates])
         failures = []
         for seen in candidates:
@@ -105,11 +127,12 @@ class Lazarus:
         return failures
 
     def _tend(self, seen: Seen, tasks: Sequence[Task]) -> None:
-        action = decide(seen.run, self._runs.states(seen.run.id), tasks, _now(), self._limits)
+        pool = self._pools[seen.work_pool]
+        action = decide(seen.run, self._runs.states(seen.run.id), tasks, _now(), pool.limits)
         if action is None:
             return
         current = self._runs.current(seen.run.id)
-        if current is None or current.run.state.id != seen.run.state.id:
+        if current is None or current.run.state.id != seen.run.state.id or current.work_pool != seen.work_pool:
             return  # it has moved on by itself; the next look sees where
         logger.info("Flow run %s (%s): %r", seen.run.id, seen.run.name, action)
         self._carry_out(current, action)
@@ -129,22 +152,22 @@ class Lazarus:
                     self._runs.end_subflows(run_id, "CANCELLED", "Cancelled", message)
             case GiveUp(message, task):
                 if self._runs.give_up(seen, message):
-                    self.counts.given_up += 1
+                    self.counts[seen.work_pool].given_up += 1
                     self._runs.log(run_id, message + self._last_words(seen, task), level=logging.ERROR)
                     self._runs.end_subflows(run_id, "CRASHED", "Crashed", message)
             case Reschedule():
-                if self._runs.reschedule(seen, action, _now(), self._on_demand):
-                    self._count(action)
+                if self._runs.reschedule(seen, action, _now(), self._pools[seen.work_pool].on_demand):
+                    self._count(self.counts[seen.work_pool], action)
                     words = self._last_words(seen, action.task) if action.cause == Cause.FAILURE else ""
                     self._runs.log(run_id, action.message + words)
 
-    def _count(self, action: Reschedule) -> None:
-        self.counts.reschedules += 1
-        self.counts.interruptions += action.cause == Cause.INTERRUPTION
-        self.counts.capacity_failures += action.cause == Cause.CAPACITY
-        self.counts.fallbacks += action.falls_back
+    def _count(self, counts: Counts, action: Reschedule) -> None:
+        counts.reschedules += 1
+        counts.interruptions += action.cause == Cause.INTERRUPTION
+        counts.capacity_failures += action.cause == Cause.CAPACITY
+        counts.fallbacks += action.falls_back
         if action.task is not None and action.task.stopped_at is not None:
-            self.counts.seconds_to_reschedule.append(max(0.0, (_now() - action.task.stopped_at).total_seconds()))
+            counts.seconds_to_reschedule.append(max(0.0, (_now() - action.task.stopped_at).total_seconds()))
 
     def _last_words(self, seen: Seen, task: Task | None) -> str:
         """The end of the container's log, for a run that never came to write one of its own."""
@@ -164,16 +187,17 @@ def handler(_event: Mapping[str, Any], context: Any) -> None:
     settings = os.environ
     region = settings["AWS_REGION"]
     api = _api(deadline)
-    runs = FlowRuns(api, settings["WORK_POOL"], settings["CLUSTER_ARN"])
+    pools = {name: Pool.parse(raw) for name, raw in json.loads(settings["POOLS"]).items()}
+    runs = FlowRuns(api, tuple(pools), settings["CLUSTER_ARN"])
     tasks = Tasks(
         _client("ecs", region),
         _client("logs", region),
         cluster_arn=settings["CLUSTER_ARN"],
-        family=settings["FAMILY"],
+        families=[pool.family for pool in pools.values()],
         log_group=settings["LOG_GROUP"],
         stream_prefix=settings["STREAM_PREFIX"],
     )
-    lazarus = Lazarus(runs, tasks, _limits(settings), on_demand=json.loads(settings["ON_DEMAND"]), deadline=deadline)
+    lazarus = Lazarus(runs, tasks, pools, deadline=deadline)
     try:
         failures = lazarus.tend()
     except PrefectApiError as error:
@@ -181,7 +205,8 @@ def handler(_event: Mapping[str, Any], context: Any) -> None:
             _CACHE.pop("credential", None)  # it was rotated: read it anew next time
         raise
     finally:
-        print(lazarus.counts.embedded_metrics(settings["WORK_POOL"], _now()))
+        for name, counts in lazarus.counts.items():
+            print(counts.embedded_metrics(name, _now()))
     if failures:
         # Lambda and SQS see to it that there is another time.
         raise RuntimeError("; ".join(failures))
@@ -206,15 +231,6 @@ def _api(deadline: float) -> PrefectApiClient:
         credential.authorization_header if credential else None,
         deadline=deadline,
         credential_source=credential.source if credential else None,
-    )
-
-
-def _limits(settings: Mapping[str, str]) -> Limits:
-    attempts = settings.get("SPOT_ATTEMPTS")
-    return Limits(
-        spot_attempts=int(attempts) if attempts else None,
-        max_reschedules=int(settings["MAX_RESCHEDULES"]),
-        patience=timedelta(seconds=float(settings["PATIENCE_SECONDS"])),
     )
 
 

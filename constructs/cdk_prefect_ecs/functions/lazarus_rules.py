@@ -28,6 +28,10 @@ RESCHEDULED: Final = "Late"
 MARK: Final = "Lazarus: "
 
 _COUNTED = re.compile(rf"{re.escape(MARK)}\((interruption|capacity|failure)\) ")
+#: What RunTask says without capacity: of Fargate, and of instances that are too full.
+_NO_CAPACITY: Final = re.compile(r"\bcapacity\b|\bRESOURCE:(CPU|MEMORY|GPU|ENI)\b", re.IGNORECASE)
+#: Source: "Stopped tasks error messages", Amazon ECS Developer Guide.
+_INSTANCE_GONE: Final = re.compile(r"\bHost EC2 \(instance [^)]*\) (terminated|stopped)")
 _SWITCHED: Final = "; switched to on-demand"
 _STAYS: Final = "; stays on-demand"
 _TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
@@ -118,6 +122,8 @@ class Limits:
     :param cancel_patience: How long a worker may take to stop the task of a run that is cancelled.
     :param crash_window: Crashed runs are taken up so long after they crashed; older ones are history.
     :param parked_patience: A run that is parked for longer was left by a function that died.
+    :param spot_provider: The capacity provider whose machines Spot takes away; of a task on EC2, ECS says no more than
+        that its instance is gone.
     :param first_delay: Delay of the first reschedule that has a delay; each further one waits twice as long.
     :param longest_delay: But no longer than this.
     """
@@ -130,6 +136,7 @@ class Limits:
     parked_patience: timedelta = timedelta(seconds=30)
     first_delay: timedelta = timedelta(seconds=10)
     longest_delay: timedelta = timedelta(minutes=5)
+    spot_provider: str | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +269,7 @@ def _unattended(
 
 
 def _again(run: Run, states: Sequence[State], lost: Task | None, limits: Limits) -> Action:
-    cause, reason = _explain(run, lost)
+    cause, reason = _explain(run, lost, limits.spot_provider)
     if not run.has_deployment:
         return GiveUp(f"{MARK}{reason}. The run has no deployment, so it cannot be rescheduled: start it again.", lost)
     earlier = history(states)
@@ -362,11 +369,11 @@ def _newest(tasks: Sequence[Task]) -> Task | None:
     return max(tasks, key=lambda task: (task.created_at, task.arn), default=None)
 
 
-def _explain(run: Run, task: Task | None) -> tuple[Cause, str]:
+def _explain(run: Run, task: Task | None, spot_provider: str | None) -> tuple[Cause, str]:
     """Why the run lost its task, in words for a person."""
     if task is None:
         message = run.state.message if run.state.type == "CRASHED" else ""
-        if re.search(r"\bcapacity\b", message, re.IGNORECASE):
+        if _NO_CAPACITY.search(message):
             return Cause.CAPACITY, "no capacity for its task"
         if message:
             return Cause.FAILURE, f"it crashed ({_shortened(message)})"
@@ -376,6 +383,10 @@ def _explain(run: Run, task: Task | None) -> tuple[Cause, str]:
     reason = task.stopped_reason
     if task.stop_code in ("SpotInterruption", "TerminationNotice") or "Spot Task was interrupted" in reason:
         return Cause.INTERRUPTION, "Spot took its machine"
+    if _INSTANCE_GONE.search(reason):
+        if task.capacity_provider and task.capacity_provider == spot_provider:
+            return Cause.INTERRUPTION, "Spot took its machine"
+        return Cause.FAILURE, f"its machine is gone ({_shortened(reason)})"
     if "Capacity is unavailable" in reason:
         return Cause.CAPACITY, "no capacity for its task"
     if any("OutOfMemory" in container.reason for container in task.containers) or "OutOfMemory" in reason:

@@ -27,21 +27,22 @@ class Seen:
     """A flow run with what is needed to change it."""
 
     run: Run
+    work_pool: str
     job_variables: Mapping[str, Any]
     tags: Sequence[str]
     policy: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FlowRuns:
-    """The flow runs of one work pool."""
+    """The flow runs of some work pools."""
 
-    def __init__(self, api: PrefectApiClient, work_pool: str, cluster_arn: str) -> None:
+    def __init__(self, api: PrefectApiClient, work_pools: Sequence[str], cluster_arn: str) -> None:
         self._api = api
-        self._work_pool = work_pool
+        self._work_pools = list(work_pools)
         self._cluster_arn = cluster_arn
 
     def candidates(self, now: datetime, crash_window: timedelta) -> list[Seen]:
-        """Runs of this pool and cluster that may need something."""
+        """Runs of these pools and this cluster that may need something."""
         wanted = (
             {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
             {"state": {"name": {"any_": [PARKED, *_RETRIED_IN_PROCESS]}}},
@@ -62,7 +63,7 @@ class FlowRuns:
                 "/flow_runs/filter",
                 {
                     "flow_runs": flow_runs,
-                    "work_pools": {"name": {"any_": [self._work_pool]}},
+                    "work_pools": {"name": {"any_": self._work_pools}},
                     "sort": "ID_DESC",
                     "limit": _PAGE,
                     "offset": offset,
@@ -88,7 +89,7 @@ class FlowRuns:
             has_deployment=raw.get("deployment_id") is not None,
             retried_in_process=policy.get("retry_type") == "in_process",
         )
-        return Seen(run, raw.get("job_variables") or {}, raw.get("tags") or [], policy)
+        return Seen(run, raw.get("work_pool_name") or "", raw.get("job_variables") or {}, raw.get("tags") or [], policy)
 
     def current(self, run_id: str) -> Seen | None:
         """The run as it is now; None when it is deleted."""
@@ -208,15 +209,18 @@ class FlowRuns:
 
 
 class Tasks:
-    """The ECS tasks of one family in one cluster, by flow run."""
+    """The ECS tasks of some families in one cluster, by flow run.
+
+    All families together, not each by its pool: a run that was moved to another pool still has its old task.
+    """
 
     def __init__(
-        self, ecs: Any, logs: Any, *, cluster_arn: str, family: str, log_group: str, stream_prefix: str
+        self, ecs: Any, logs: Any, *, cluster_arn: str, families: Sequence[str], log_group: str, stream_prefix: str
     ) -> None:
         self._ecs = ecs
         self._logs = logs
         self._cluster = cluster_arn
-        self._family = family
+        self._families = list(families)
         self._log_group = log_group
         self._stream_prefix = stream_prefix
 
@@ -236,11 +240,12 @@ class Tasks:
         return tasks
 
     def _list(self, desired_status: str) -> Iterable[str]:
-        pages = self._ecs.get_paginator("list_tasks").paginate(
-            cluster=self._cluster, family=self._family, desiredStatus=desired_status
-        )
-        for page in pages:
-            yield from page["taskArns"]
+        for family in self._families:
+            pages = self._ecs.get_paginator("list_tasks").paginate(
+                cluster=self._cluster, family=family, desiredStatus=desired_status
+            )
+            for page in pages:
+                yield from page["taskArns"]
 
     def _describe(self, arns: Iterable[str]) -> list[tuple[str, Task]]:
         found = []

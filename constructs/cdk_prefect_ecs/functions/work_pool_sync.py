@@ -2,7 +2,7 @@
 
 What it writes into the pool's description, ``[cdk-prefect-ecs OWNER RESOURCE]``, tells whose pool it is.
 Nothing is ever deleted that was there before: what this resource found and adopted is noted in the same mark
-and outlives it. A request that fails leaves Prefect as it was.
+and outlives it. A request that fails leaves Prefect as it was. The pool's queues are in ``work_queues``.
 """
 
 import logging
@@ -19,6 +19,7 @@ from .credential import CredentialError, CredentialReference, read_credential
 from .custom_resource import send_response
 from .prefect_api import PrefectApiClient, PrefectApiError
 from .typed_properties import decode
+from .work_queues import WantedQueue, sync_queues
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class WorkPoolProperties:
     result_storage: ResultStorage | None
     credential: CredentialReference | None
     delete_with_deployments: bool
+    queues: tuple[WantedQueue, ...] = ()
 
     @classmethod
     def parse(cls, properties: Mapping[str, Any]) -> "WorkPoolProperties":
@@ -103,6 +105,7 @@ class WorkPoolProperties:
             result_storage=_result_storage(storage) if storage else None,
             credential=CredentialReference.parse(credential) if credential else None,
             delete_with_deployments=str(values.get("DeleteWithDeployments", False)).lower() == "true",
+            queues=_queues(values.get("WorkQueues")),
         )
 
 
@@ -228,10 +231,17 @@ def _create_or_update(event: Mapping[str, Any], deadline: float) -> _Outcome:
         else:
             changed = _update_pool(client, wanted.name, pool, fields, undo)
             what = "adopted" if own is None else "updated" if changed else "found up to date"
+        left: list[str] = []
+        if wanted.queues or _previous(event, "WorkQueues"):
+            own_mark = str(Mark(wanted.owner, event["LogicalResourceId"]))
+            left = sync_queues(client, wanted.name, wanted.queues, own_mark, undo, _queue_undo(client))
         undo.pop_all()
+    for sentence in left:
+        logger.warning("%s", sentence)
     return _Outcome(
         wanted.name,
-        f"work pool {wanted.name!r} {what} at {client.url} (Prefect {version.removeprefix('Prefect ')})",
+        f"work pool {wanted.name!r} {what} at {client.url} (Prefect {version.removeprefix('Prefect ')})"
+        + "".join(f"; {sentence}" for sentence in left),
         {
             "PoolId": str(pool["id"]),
             "PoolName": wanted.name,
@@ -516,6 +526,10 @@ def _on_failure(undo: ExitStack, what: str, action: Callable[[], object]) -> Non
     undo.callback(attempt)
 
 
+def _queue_undo(client: PrefectApiClient) -> Callable[[ExitStack, str, Callable[[PrefectApiClient], object]], None]:
+    return lambda undo, what, action: _on_failure(undo, what, lambda: action(_for_undo(client)))
+
+
 def _pool_path(name: str) -> str:
     return f"/work_pools/{urllib.parse.quote(name, safe='')}"
 
@@ -569,6 +583,13 @@ def _limit(value: Any) -> int | None:
     if limit < 0:
         raise WorkPoolSyncError(f"ConcurrencyLimit is {value!r}; it is a whole number of 0 or more")
     return limit
+
+
+def _queues(value: Any) -> tuple[WantedQueue, ...]:
+    try:
+        return tuple(WantedQueue.parse(raw) for raw in value or ())
+    except ValueError as error:
+        raise WorkPoolSyncError(f"WorkQueues: {error}") from None
 
 
 def _result_storage(value: Any) -> ResultStorage:

@@ -9,8 +9,8 @@ import time
 import uuid
 from typing import Any
 
-from embedded.emulator.cloudformation.handlers import Created, add, camel, checked
-from embedded.emulator.inner import Json, arn_of, ecs, provisioners, stacks
+from embedded.emulator.cloudformation.handlers import Created, add, camel, checked, extend
+from embedded.emulator.inner import Json, arn_of, autoscaling, ecs, provisioners, stacks
 from embedded.emulator.placement import FARGATE_PROVIDERS
 from embedded.emulator.services import ServiceScheduler
 
@@ -20,6 +20,7 @@ _NUMBERS = {"cpu", "memory", "memoryReservation", "base", "weight", "containerPo
 
 
 def install(scheduler: ServiceScheduler) -> None:
+    extend("AWS::AutoScaling::AutoScalingGroup", _group_policy)
     add("AWS::ECS::CapacityProvider", create=_provider_create, update=_provider_update, delete=_provider_delete)
     add(
         "AWS::ECS::ClusterCapacityProviderAssociations",
@@ -49,11 +50,37 @@ def install(scheduler: ServiceScheduler) -> None:
 # Capacity providers
 
 
+def _group_policy(name: str, properties: Json) -> Json:
+    """MiniStack drops what instances are bought, and how."""
+    autoscaling._asgs[name]["MixedInstancesPolicy"] = properties.get("MixedInstancesPolicy") or {}
+    return {}
+
+
 def _provider_create(logical_id: str, properties: Json, stack: str) -> Created:
     name = properties.get("Name") or f"{stack}-{logical_id}-{uuid.uuid4().hex[:8]}"
+    managed = properties.get("ManagedInstancesProvider")
+    if managed and not properties.get("ClusterName"):
+        raise ValueError("CreateCapacityProvider: a managed instances provider belongs to a cluster; give ClusterName")
     request = {**camel({k: v for k, v in properties.items() if k != "Name"}), "name": name}
     checked(ecs._create_capacity_provider(request), "CreateCapacityProvider")
+    record = ecs._capacity_providers[name]
+    if managed:
+        del record["autoScalingGroupProvider"]
+        record["managedInstancesProvider"] = camel(managed)
+        record["cluster"] = str(properties["ClusterName"])
+        record["_spot"] = managed["InstanceLaunchTemplate"].get("CapacityOptionType") == "SPOT"
+        ecs._clusters[record["cluster"]].setdefault("capacityProviders", []).append(name)
+    else:
+        record["_spot"] = _buys_spot(properties["AutoScalingGroupProvider"]["AutoScalingGroupArn"])
     return name, {}
+
+
+def _buys_spot(group: str) -> bool:
+    found = autoscaling._asgs.get(str(group).rsplit("/", 1)[-1])
+    if found is None:
+        raise ValueError(f"CreateCapacityProvider: the Auto Scaling group {group} does not exist.")
+    distribution = (found.get("MixedInstancesPolicy") or {}).get("InstancesDistribution") or {}
+    return int(distribution.get("OnDemandPercentageAboveBaseCapacity", 100)) == 0
 
 
 def _provider_update(name: str, _old: Json, new: Json, _stack: str) -> Created:
@@ -67,7 +94,10 @@ def _provider_update(name: str, _old: Json, new: Json, _stack: str) -> Created:
 
 
 def _provider_delete(name: str, _properties: Json) -> None:
-    ecs._capacity_providers.pop(name, None)
+    record = ecs._capacity_providers.pop(name, None) or {}
+    cluster = ecs._clusters.get(record.get("cluster", ""))
+    if cluster is not None and name in cluster.get("capacityProviders", []):
+        cluster["capacityProviders"].remove(name)
 
 
 def _association_create(_logical_id: str, properties: Json, _stack: str) -> Created:
@@ -77,9 +107,12 @@ def _association_create(_logical_id: str, properties: Json, _stack: str) -> Crea
     unknown |= {item["capacityProvider"] for item in strategy} - set(providers)
     if unknown:
         raise ValueError(f"The specified capacity provider strategy cannot contain {', '.join(sorted(unknown))}")
+    # Providers of Managed Instances are the cluster's from the beginning.
+    cluster = str(properties["Cluster"])
+    own = [n for n, record in ecs._capacity_providers.items() if record.get("cluster") == cluster]
     request = {
-        "cluster": properties["Cluster"],
-        "capacityProviders": providers,
+        "cluster": cluster,
+        "capacityProviders": [*providers, *(name for name in own if name not in providers)],
         "defaultCapacityProviderStrategy": strategy,
     }
     checked(ecs._put_cluster_capacity_providers(request), "PutClusterCapacityProviders")

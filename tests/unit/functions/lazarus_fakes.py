@@ -8,12 +8,12 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cdk_prefect_ecs.functions import lazarus as lazarus_function
-from cdk_prefect_ecs.functions.lazarus import Lazarus
+from cdk_prefect_ecs.functions.lazarus import Lazarus, Pool
 from cdk_prefect_ecs.functions.lazarus_rules import MARK, PARKED, Cause, Limits
 from cdk_prefect_ecs.functions.lazarus_world import FlowRuns, Tasks
 from cdk_prefect_ecs.functions.prefect_api import PrefectApiError
@@ -23,7 +23,12 @@ OTHER_CLUSTER = "arn:aws:ecs:eu-central-1:123456789012:cluster/others"
 POOL = "etl"
 FAMILY = "etl-flows"
 START = datetime(2026, 1, 1, tzinfo=UTC)
-ON_DEMAND = {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]}
+ON_DEMAND = {"capacity_provider_strategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]}
+#: A second pool, on Spot instances of an Auto Scaling group: ECS says only that the instance is gone.
+GPU_POOL = "gpu"
+GPU_FAMILY = "gpu-flows"
+GPU_SPOT = "gpu-spot"
+GPU_ON_DEMAND = {"capacity_provider_strategy": [{"capacityProvider": "gpu-on-demand", "weight": 1, "base": 0}]}
 TERMINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 #: A worker needs so long, at most, from Pending to having started the task; ``Limits.patience`` is longer.
@@ -83,7 +88,7 @@ class FakeRun:
 
     @property
     def is_on_demand(self) -> bool:
-        return "capacityProviderStrategy" in self.job_variables
+        return "capacity_provider_strategy" in self.job_variables
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -96,6 +101,7 @@ class FakeRun:
             "job_variables": dict(self.job_variables),
             "tags": list(self.tags),
             "work_queue_id": self.queue,
+            "work_pool_name": self.pool,
             "empirical_policy": {"retries": self.retries, "pause_keys": [], "retry_type": self.retry_type},
         }
 
@@ -194,7 +200,7 @@ class FakeServer:
         return [
             run
             for run in self.runs.values()
-            if run.pool == POOL
+            if run.pool in (POOL, GPU_POOL)
             and run.type == "SCHEDULED"
             and run.retry_type != "in_process"
             and run.due <= self._now() + prefetch
@@ -325,6 +331,7 @@ class FakeTask:
     run_id: str
     created_at: datetime
     is_spot: bool
+    family: str = FAMILY
     status: str = "PROVISIONING"
     desired_status: str = "RUNNING"
     started_at: datetime | None = None
@@ -338,6 +345,12 @@ class FakeTask:
     @property
     def is_alive(self) -> bool:
         return self.status != "STOPPED"
+
+    @property
+    def capacity_provider(self) -> str:
+        on_demand = (ON_DEMAND if self.family == FAMILY else GPU_ON_DEMAND)["capacity_provider_strategy"][0]
+        spot = "FARGATE_SPOT" if self.family == FAMILY else GPU_SPOT
+        return spot if self.is_spot else str(on_demand["capacityProvider"])
 
     def stop(self, moment: datetime, code: str, reason: str, exit_code: int | None = None, container: str = "") -> None:
         self.status = self.desired_status = "STOPPED"
@@ -358,6 +371,7 @@ class FakeTask:
             "stoppedAt": self.stopped_at,
             "stopCode": self.stop_code,
             "stoppedReason": self.reason,
+            "capacityProviderName": self.capacity_provider,
             "containers": [{"name": "flow", "exitCode": self.exit_code, "reason": self.container_reason}],
             "tags": [{"key": "prefect.io/flow-run-id", "value": self.run_id}],
         }
@@ -377,11 +391,12 @@ class FakeEcs:
         return self
 
     def paginate(self, *, cluster: str, family: str, desiredStatus: str) -> Iterator[dict[str, Any]]:  # noqa: N803
-        assert (cluster, family) == (CLUSTER, FAMILY)
-        yield self._call(
-            "list_tasks",
-            lambda: {"taskArns": [task.arn for task in self._tasks.values() if task.desired_status == desiredStatus]},
-        )
+        assert cluster == CLUSTER
+        yield self._call("list_tasks", lambda: {"taskArns": self._listed(family, desiredStatus)})
+
+    def _listed(self, family: str, desired_status: str) -> list[str]:
+        wanted = (family, desired_status)
+        return [task.arn for task in self._tasks.values() if (task.family, task.desired_status) == wanted]
 
     def describe_tasks(self, *, cluster: str, tasks: Sequence[str], include: Sequence[str]) -> dict[str, Any]:
         assert cluster == CLUSTER
@@ -494,16 +509,23 @@ class Submission:
 class World:
     """Everything at once. Each method is one thing that happens; those that cannot happen now do nothing."""
 
-    def __init__(self, limits: Limits | None = None, runs: int = 2, **run: Any) -> None:
+    def __init__(
+        self, limits: Limits | None = None, runs: int = 2, *, gpu_limits: Limits | None = None, **run: Any
+    ) -> None:
+        """:param gpu_limits: Of a second pool, which then has every other run. None: there is only one."""
         self.now = START
-        self.limits = limits or Limits()
+        self.pools = {POOL: Pool(FAMILY, limits or Limits(), ON_DEMAND)}
+        if gpu_limits is not None:
+            spot_limits = replace(gpu_limits, spot_provider=GPU_SPOT)
+            self.pools[GPU_POOL] = Pool(GPU_FAMILY, spot_limits, GPU_ON_DEMAND)
         self.server = FakeServer(lambda: self.now)
         self.tasks: dict[str, FakeTask] = {}
         self.submissions: list[Submission] = []
         self.invocations: list[Invocation] = []
         self.last_look = self.now
         self._arns = 0
-        self.mine = [self.server.add(FakeRun(f"run-{i}", **run)) for i in range(runs)]
+        names = list(self.pools)
+        self.mine = [self.server.add(FakeRun(f"run-{i}", pool=names[i % len(names)], **run)) for i in range(runs)]
         self.foreign = [self._foreign("other-pool", "elsewhere", CLUSTER), self._foreign("other", POOL, OTHER_CLUSTER)]
         self.foreign_before = [run.as_json() for run in self.foreign]
 
@@ -522,17 +544,16 @@ class World:
     def lazarus(self, call: Call = _at_once) -> Lazarus:
         lazarus_function._now = lambda: self.now  # the tests' fixture puts it back
         return Lazarus(
-            FlowRuns(FakeApi(self.server, call, self._lazarus_set_state), POOL, CLUSTER),  # type: ignore[arg-type]
+            FlowRuns(FakeApi(self.server, call, self._lazarus_set_state), tuple(self.pools), CLUSTER),  # type: ignore[arg-type]
             Tasks(
                 FakeEcs(self.tasks, lambda: self.now, call),
                 FakeLogs(call=call),
                 cluster_arn=CLUSTER,
-                family=FAMILY,
+                families=[pool.family for pool in self.pools.values()],
                 log_group="group",
                 stream_prefix="prefix",
             ),
-            self.limits,
-            on_demand=ON_DEMAND,
+            self.pools,
             deadline=float("inf"),
         )
 
@@ -550,14 +571,15 @@ class World:
             run.on_demand_due = run.on_demand_due or run.is_on_demand
         cause = Cause(counted[1])
         run.rescheduled.append(cause)
-        assert run.rescheduled.count(Cause.FAILURE) <= self.limits.max_reschedules, "max_reschedules was exceeded"
+        limits = self.pools[run.pool].limits
+        assert run.rescheduled.count(Cause.FAILURE) <= limits.max_reschedules, "max_reschedules was exceeded"
         spot = len(run.rescheduled) - run.rescheduled.count(Cause.FAILURE)
         run.counted_spot_losses += cause != Cause.FAILURE
         if [state["name"] == PARKED for state in run.states[-3:-1]] == [False, True]:
             # Else it was carried on with the cause that somebody else had seen, or a request was repeated after a user
             # had cancelled the run and retried it.
             assert run.counted_spot_losses <= run.spot_losses, "counted twice, or something else was blamed on Spot"
-        if self.limits.spot_attempts is not None and spot >= self.limits.spot_attempts:
+        if limits.spot_attempts is not None and spot >= limits.spot_attempts:
             run.on_demand_due = True
 
     def lazarus_looks(self) -> None:
@@ -645,6 +667,8 @@ class World:
 
     def _run_task(self, run: FakeRun, submission: Submission, outcome: str) -> None:
         assert run.is_on_demand == run.on_demand_due, "switched to on-demand neither sooner nor later than it is due"
+        pool = self.pools[run.pool]
+        assert not run.is_on_demand or run.job_variables == pool.on_demand, "switched to another pool's capacity"
         if outcome == "no capacity" and not run.is_on_demand:
             run.spot_losses += 1
             submission.stage, submission.task_arn = "failed", f"RuntimeError: Failed to run ECS task: {NO_CAPACITY}"
@@ -654,7 +678,7 @@ class World:
             return
         self._arns += 1
         arn = f"{CLUSTER.replace('cluster', 'task')}/{self._arns:04}"
-        self.tasks[arn] = FakeTask(arn, run.id, self.now, is_spot=not run.is_on_demand)
+        self.tasks[arn] = FakeTask(arn, run.id, self.now, not run.is_on_demand, pool.family)
         submission.stage, submission.task_arn = "started", arn
         if outcome == "answer lost":
             submission.stage, submission.task_arn = "failed", "ReadTimeoutError: no answer"
@@ -717,7 +741,7 @@ class World:
     def spot_gives_notice(self, n: int) -> None:
         self._tick()
         task = self._task(n, spot=True, statuses=("RUNNING",))
-        if task is not None and task.desired_status == "RUNNING":
+        if task is not None and task.desired_status == "RUNNING" and task.family == FAMILY:
             self._spot_loss(task)
             task.desired_status, task.stop_code, task.reason = (
                 "STOPPED",
@@ -731,7 +755,10 @@ class World:
         task = self._task(n, spot=True, statuses=("RUNNING",))
         if task is not None and task.desired_status == "RUNNING":
             self._spot_loss(task)
-            task.stop(self.now, "SpotInterruption", "Your Spot Task was interrupted.", 137)
+            if task.family == FAMILY:
+                task.stop(self.now, "SpotInterruption", "Your Spot Task was interrupted.", 137)
+            else:
+                task.stop(self.now, "", f"Host EC2 (instance i-{self._arns}) terminated.", 137)
 
     def _spot_loss(self, task: FakeTask) -> None:
         if task.run_id in self.server.runs:
@@ -923,6 +950,6 @@ class World:
             return run.type == run.settled
         if run.type == "CRASHED" and run.state["message"].startswith(MARK):
             return "Given up" in run.state["message"] and (
-                run.rescheduled.count(Cause.FAILURE) == self.limits.max_reschedules
+                run.rescheduled.count(Cause.FAILURE) == self.pools[run.pool].limits.max_reschedules
             )
         return run.type == "CANCELLED" and any(state["type"] == "CANCELLING" for state in run.states)

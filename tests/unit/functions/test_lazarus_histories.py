@@ -36,12 +36,19 @@ class Histories(RuleBasedStateMachine):
         persists_result=st.booleans(),
         spot_attempts=st.sampled_from([None, 1, 2]),
         max_reschedules=st.integers(1, 3),
+        gpu_limits=st.sampled_from([None, Limits(spot_attempts=1, max_reschedules=2), Limits(spot_attempts=None)]),
     )
     def begin(
-        self, runs: int, retries: int, persists_result: bool, spot_attempts: int | None, max_reschedules: int
+        self,
+        runs: int,
+        retries: int,
+        persists_result: bool,
+        spot_attempts: int | None,
+        max_reschedules: int,
+        gpu_limits: Limits | None,
     ) -> None:
         limits = Limits(spot_attempts=spot_attempts, max_reschedules=max_reschedules)
-        self.world = World(limits, runs, retries=retries, persists_result=persists_result)
+        self.world = World(limits, runs, gpu_limits=gpu_limits, retries=retries, persists_result=persists_result)
 
     @rule()
     def look(self) -> None:
@@ -182,7 +189,9 @@ def one_history(seed: int, steps: int = 80) -> None:
     """A history drawn from a seed, of which far more can be tried than Hypothesis has time for."""
     draw = random.Random(seed)  # noqa: S311 - not for secrets
     limits = Limits(spot_attempts=draw.choice([None, 1, 2]), max_reschedules=draw.randint(1, 3))
-    world = World(limits, draw.randint(1, 2), retries=draw.randint(0, 1), persists_result=draw.random() < 0.5)
+    gpu_limits = draw.choice([None, Limits(spot_attempts=1, max_reschedules=2), Limits(spot_attempts=None)])
+    runs, retries, persists_result = draw.randint(1, 3), draw.randint(0, 1), draw.random() < 0.5
+    world = World(limits, runs, gpu_limits=gpu_limits, retries=retries, persists_result=persists_result)
     rare = draw.random() < 0.5  # users and memory spoil many a history; half of them go without
 
     def happens(what: str) -> None:

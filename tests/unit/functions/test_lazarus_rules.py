@@ -1,6 +1,7 @@
 """The decision, case by case. What may happen in which order is tried in ``test_lazarus_histories``."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -559,3 +560,33 @@ def test_what_was_parked_and_put_back_does_not_count() -> None:
     past = RUNNING + states((20, "SCHEDULED", PARKED, f"{MARK}(failure) x"), (21, "RUNNING"))
 
     assert history(past) == []
+
+
+# Instances, not Fargate
+
+INSTANCE_GONE: dict[str, Any] = {"stopped_reason": "Host EC2 (instance i-0123456789abcdef0) terminated."}
+
+
+def test_an_instance_that_spot_took_is_an_interruption() -> None:
+    limits = Limits(spot_attempts=1, spot_provider="gpu-spot")
+    action = decision(RUNNING, task(**INSTANCE_GONE, capacity_provider="gpu-spot"), limits=limits)
+    assert isinstance(action, Reschedule)
+    assert (action.cause, action.to_on_demand, action.falls_back) == (Cause.INTERRUPTION, True, True)
+    assert "Spot took its machine" in action.message
+
+
+@pytest.mark.parametrize("provider", ["gpu", ""])
+def test_another_instance_that_goes_is_a_failure(provider: str) -> None:
+    limits = Limits(spot_attempts=1, spot_provider="gpu-spot")
+    action = decision(RUNNING, task(**INSTANCE_GONE, capacity_provider=provider), limits=limits)
+    assert isinstance(action, Reschedule)
+    assert (action.cause, action.to_on_demand) == (Cause.FAILURE, False)
+    assert "its machine is gone (Host EC2 (instance i-0123456789abcdef0) terminated.)" in action.message
+
+
+@pytest.mark.parametrize("reason", ["RESOURCE:GPU", "RESOURCE:MEMORY", "RESOURCE:CPU"])
+def test_instances_that_are_full_lack_capacity(reason: str) -> None:
+    message = f"Failed to submit: RuntimeError: Failed to run ECS task: {reason}"
+    action = decision(states((0, "SCHEDULED"), (1, "PENDING"), (20, "CRASHED", "Crashed", message)), named=None)
+    assert isinstance(action, Reschedule)
+    assert action.cause == Cause.CAPACITY

@@ -1,5 +1,6 @@
 """What Lazarus sees and does, against a Prefect server and an ECS in memory."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,6 +9,9 @@ import pytest
 from lazarus_fakes import (
     CLUSTER,
     FAMILY,
+    GPU_FAMILY,
+    GPU_ON_DEMAND,
+    GPU_POOL,
     ON_DEMAND,
     OTHER_CLUSTER,
     POOL,
@@ -23,7 +27,8 @@ from lazarus_fakes import (
 
 from cdk_prefect_ecs.functions import lazarus as lazarus_function
 from cdk_prefect_ecs.functions import lazarus_world
-from cdk_prefect_ecs.functions.lazarus_rules import MARK, PARKED, RESCHEDULED, Cause, Reschedule, Task
+from cdk_prefect_ecs.functions.lazarus import Pool
+from cdk_prefect_ecs.functions.lazarus_rules import MARK, PARKED, RESCHEDULED, Cause, Limits, Reschedule, Task
 from cdk_prefect_ecs.functions.lazarus_world import FlowRuns, Seen, Tasks
 from cdk_prefect_ecs.functions.prefect_api import PrefectApiError
 
@@ -44,7 +49,7 @@ class Prefect:
         self.server = FakeServer(lambda: NOW)
         self.requests: list[str] = []
         self.just_before: dict[int, Callable[[], None]] = {}
-        self.runs = FlowRuns(FakeApi(self.server, self._call), POOL, CLUSTER)  # type: ignore[arg-type]
+        self.runs = FlowRuns(FakeApi(self.server, self._call), [POOL], CLUSTER)  # type: ignore[arg-type]
 
     def _call(self, what: str, effect: Callable[[], Any]) -> Any:
         self.just_before.pop(len(self.requests), lambda: None)()
@@ -175,7 +180,7 @@ def test_reschedule_parks_changes_and_schedules(prefect: Prefect) -> None:
 
 
 def test_fallback_merges_job_variables_and_tags(prefect: Prefect) -> None:
-    run = prefect.running(job_variables={"cpu": 1, "capacityProviderStrategy": "spot"}, tags=["mine"])
+    run = prefect.running(job_variables={"cpu": 1, "capacity_provider_strategy": "spot"}, tags=["mine"])
 
     assert prefect.runs.reschedule(prefect.seen(), action(to_on_demand=True), NOW, ON_DEMAND)
     assert run.job_variables == {"cpu": 1, **ON_DEMAND}
@@ -394,7 +399,7 @@ class Ecs:
         self.logs = FakeLogs({"flows/flow/1": [f"line {i} \n" for i in range(30)]})
         fake = FakeEcs({task.arn: task for task in tasks}, lambda: NOW, self._call)
         self.tasks = Tasks(
-            fake, self.logs, cluster_arn=CLUSTER, family=FAMILY, log_group="group", stream_prefix="flows/flow"
+            fake, self.logs, cluster_arn=CLUSTER, families=[FAMILY], log_group="group", stream_prefix="flows/flow"
         )
 
     def _call(self, what: str, effect: Callable[[], Any]) -> Any:
@@ -557,3 +562,52 @@ def test_story_interrupted_before_the_worker_could_say_what_it_had_started() -> 
 
     assert world.mine[0].rescheduled == [Cause.INTERRUPTION]
     assert world.mine[0].type == "COMPLETED"
+
+
+# -- several pools -----------------------------------------------------------------------------------------------------
+
+
+def test_settings_of_a_pool_are_read_as_the_construct_writes_them() -> None:
+    everything = {
+        "family": "flows",
+        "maxReschedules": 5,
+        "patienceSeconds": 12.5,
+        "spotAttempts": 1,
+        "onDemand": "gpu",
+        "spot": "gpu-spot",
+    }
+    pool = Pool.parse(everything)
+    assert (pool.family, pool.on_demand) == (
+        "flows",
+        {"capacity_provider_strategy": [{"capacityProvider": "gpu", "weight": 1, "base": 0}]},
+    )
+    assert (pool.limits.max_reschedules, pool.limits.patience) == (5, timedelta(seconds=12.5))
+    assert (pool.limits.spot_attempts, pool.limits.spot_provider) == (1, "gpu-spot")
+    least = Pool.parse({key: everything[key] for key in ("family", "maxReschedules", "patienceSeconds")})
+    assert (least.limits.spot_attempts, least.limits.spot_provider, least.on_demand) == (None, None, {})
+
+
+def test_each_pool_falls_back_to_its_own_capacity_and_counts_for_itself() -> None:
+    world = World(Limits(spot_attempts=1), runs=2, gpu_limits=Limits(spot_attempts=1), length=50)
+    for _ in range(3):
+        world.all_goes_well(0)
+    assert [task.family for task in world.tasks.values()] == [FAMILY, GPU_FAMILY]
+    for _ in world.mine:
+        world.spot_takes_it(0)
+    lazarus = world.lazarus()
+    assert lazarus.tend() == []
+    assert {run.pool: run.job_variables for run in world.mine} == {POOL: ON_DEMAND, GPU_POOL: GPU_ON_DEMAND}
+    for counts in lazarus.counts.values():
+        assert (counts.interruptions, counts.fallbacks, counts.reschedules) == (1, 1, 1)
+    lines = [json.loads(counts.embedded_metrics(name, NOW)) for name, counts in lazarus.counts.items()]
+    assert [line["WorkPool"] for line in lines] == [POOL, GPU_POOL]
+
+
+def test_a_run_that_was_moved_to_another_pool_still_has_its_task() -> None:
+    world = World(runs=1, gpu_limits=Limits(), length=50)
+    for _ in range(3):
+        world.all_goes_well(0)
+    world.mine[0].pool, world.mine[0].pid = GPU_POOL, None
+    world.lazarus_looks()
+    assert world.mine[0].pid == f"{CLUSTER}::{next(iter(world.tasks))}"  # found among the tasks of the other family
+    assert world.mine[0].rescheduled == []

@@ -682,3 +682,17 @@ def test_runs_on_the_standard_library_alone() -> None:
     program = f"import sys; sys.path.insert(0, {str(root)!r}); from functions.work_pool_sync import handler"
 
     subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("queues", "problem"),
+    [
+        ([{"Priority": "json:1"}], "each of WorkQueues has the fields Name, Priority and ConcurrencyLimit"),
+        (["urgent"], "each of WorkQueues has the fields"),
+        ([{"Name": "urgent"}], "queue 'urgent': Priority and ConcurrencyLimit are whole numbers"),
+        ([{"Name": "urgent", "Priority": "1", "ConcurrencyLimit": "few"}], "queue 'urgent': Priority and"),
+    ],
+)
+def test_queues_that_cannot_be_read_are_refused(stack: Stack, queues: list[Any], problem: str) -> None:
+    assert f"WorkQueues: {problem}" in failed(stack.create(WorkQueues=queues))
+    assert stack.prefect.writes == []

@@ -120,6 +120,7 @@ def make_parts(
     spot: bool = True,
     image: FlowImage | None = None,
     vpc: ec2.IVpc | None = None,
+    cluster: FlowCluster | None = None,
 ) -> Parts:
     stack = stack or new_stack()
     api = api or cloud_api()
@@ -130,7 +131,7 @@ def make_parts(
         stack=stack,
         api=api,
         network=network,
-        cluster=FlowCluster(stack, "Cluster", vpc=network.vpc, spot=spot),
+        cluster=cluster or FlowCluster(stack, "Cluster", vpc=network.vpc, spot=spot),
         storage=storage,
         log_group=log_group,
         execution_role=ExecutionRole(stack, "ExecutionRole", log_group=log_group, api=api, image=image),

@@ -1,9 +1,13 @@
+from typing import Any
+
+import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk.assertions import Template
-from library_helpers import assert_refused, imported_vpc, new_stack, only, plain
+from library_helpers import assert_refused, imported_vpc, make_parts, new_stack, only, plain, resource, statements
 
-from cdk_prefect_ecs import CapacityWeight, FlowCluster
+from cdk_prefect_ecs import CapacityKind, CapacityWeight, FlowCapacity, FlowCluster, FlowNetwork, SpotPolicy
 
 ASSOCIATIONS = "AWS::ECS::ClusterCapacityProviderAssociations"
 
@@ -100,3 +104,264 @@ def test_two_in_one_stack() -> None:
     template = Template.from_stack(stack)
     template.resource_count_is("AWS::ECS::Cluster", 2)
     template.resource_count_is(ASSOCIATIONS, 1)
+
+
+# Other machines
+
+
+def types(*names: str) -> list[ec2.InstanceType]:
+    return [ec2.InstanceType(name) for name in names]
+
+
+def a_cluster(*, private: bool = True, **kwargs: Any) -> tuple[cdk.Stack, FlowCluster, FlowNetwork]:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack, private=private))
+    return stack, FlowCluster(stack, "Cluster", vpc=network.vpc, **kwargs), network
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Template:
+    stack, cluster, network = a_cluster(private=False)
+    gpu = cluster.add_auto_scaling_capacity(
+        "Gpu",
+        network=network,
+        instance_types=types("g5.xlarge", "g4dn.xlarge"),
+        spot=True,
+        max_instances=4,
+        disk=cdk.Size.gibibytes(200),
+    )
+    assert (gpu.capacity.kind, gpu.capacity.cpu_architecture, gpu.capacity.has_gpu) == (
+        CapacityKind.AUTO_SCALING,
+        "X86_64",
+        True,
+    )
+    assert cluster.capacity_providers == ("FARGATE", "FARGATE_SPOT", gpu.capacity.on_demand, gpu.capacity.spot)
+    assert cluster.fargate.capacity_providers == ("FARGATE", "FARGATE_SPOT")
+    return Template.from_stack(stack)
+
+
+@pytest.mark.parametrize(("group", "on_demand"), [("OnDemand", 100), ("Spot", 0)])
+def test_one_group_for_each_way_to_buy(gpu: Template, group: str, on_demand: int) -> None:
+    properties = plain(resource(gpu, f"ClusterGpu{group}ASG")["Properties"])
+    assert (properties["MinSize"], properties["MaxSize"], properties["NewInstancesProtectedFromScaleIn"]) == (
+        "0",
+        "4",
+        True,
+    )
+    assert properties["VPCZoneIdentifier"] == ["subnet-public-1", "subnet-public-2"]
+    policy = properties["MixedInstancesPolicy"]
+    assert policy["InstancesDistribution"]["OnDemandPercentageAboveBaseCapacity"] == on_demand
+    assert [item["InstanceType"] for item in policy["LaunchTemplate"]["Overrides"]] == ["g5.xlarge", "g4dn.xlarge"]
+    provider = plain(resource(gpu, f"ClusterGpu{group}Provider")["Properties"])
+    assert provider["AutoScalingGroupProvider"] == {
+        "AutoScalingGroupArn": f"<ClusterGpu{group}ASG>",
+        "ManagedDraining": "ENABLED",
+        "ManagedScaling": {"Status": "ENABLED", "TargetCapacity": 100},
+        "ManagedTerminationProtection": "ENABLED",
+    }
+
+
+def test_providers_are_associated_and_the_default_stays_fargate(gpu: Template) -> None:
+    association = plain(only(gpu, ASSOCIATIONS))
+    assert association["CapacityProviders"] == [
+        "FARGATE",
+        "FARGATE_SPOT",
+        "<ClusterGpuOnDemandProvider>",
+        "<ClusterGpuSpotProvider>",
+    ]
+    assert {item["CapacityProvider"] for item in association["DefaultCapacityProviderStrategy"]} == {
+        "FARGATE",
+        "FARGATE_SPOT",
+    }
+
+
+def test_instances_are_closed_and_encrypted(gpu: Template) -> None:
+    data = plain(only(gpu, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"])
+    assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    (disk,) = data["BlockDeviceMappings"]
+    assert (disk["Ebs"]["VolumeSize"], disk["Ebs"]["Encrypted"], disk["Ebs"]["VolumeType"]) == (200, True, "gp3")
+    (interface,) = data["NetworkInterfaces"]
+    assert interface["AssociatePublicIpAddress"] is True
+    assert interface["Groups"] == ["<NetworkSecurityGroup.GroupId>"]
+    assert "KeyName" not in data
+    user_data = data["UserData"]["Fn::Base64"]
+    for line in (
+        "ECS_CLUSTER=<Cluster>",
+        "ECS_ENABLE_SPOT_INSTANCE_DRAINING=true",
+        "ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE=true",
+    ):
+        assert f"echo {line} >> /etc/ecs/ecs.config" in user_data
+    gpu.resource_count_is("AWS::EC2::SecurityGroupIngress", 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "image"),
+    [
+        (["g5.xlarge"], "amazon-linux-2023/gpu/recommended"),
+        (["m7g.large", "t4g.medium"], "amazon-linux-2023/arm64/recommended"),
+        (["m7i.large"], "amazon-linux-2023/recommended"),
+    ],
+)
+def test_the_image_goes_with_the_instances(names: list[str], image: str) -> None:
+    stack, cluster, network = a_cluster()
+    machines = cluster.add_auto_scaling_capacity("Machines", network=network, instance_types=types(*names))
+    assert (machines.on_demand_group is not None, machines.spot_group) == (True, None)
+    template = Template.from_stack(stack)
+    parameters = [item["Default"] for item in template.to_json()["Parameters"].values()]
+    assert f"/aws/service/ecs/optimized-ami/{image}/image_id" in parameters
+    data = only(template, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    assert "NetworkInterfaces" not in data  # no public address in private subnets
+
+
+def test_gpu_arm_is_refused_where_there_is_no_image() -> None:
+    stack, cluster, network = a_cluster()
+    assert_refused(
+        stack,
+        lambda: cluster.add_auto_scaling_capacity("Gpu", network=network, instance_types=types("g5g.xlarge")),
+        "g5g.xlarge",
+        "no ECS-optimized image",
+    )
+
+
+def test_role_of_the_instances(gpu: Template) -> None:
+    found = statements(gpu, "ClusterGpuRole")
+    assert {action for statement in found for action in statement["Action"]} <= {
+        "ecs:DeregisterContainerInstance", "ecs:RegisterContainerInstance", "ecs:Submit*", "ecs:Poll",
+        "ecs:StartTelemetrySession", "ecs:DiscoverPollEndpoint", "ecr:GetAuthorizationToken", "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }  # fmt: skip
+
+
+def test_managed_instances() -> None:
+    stack, cluster, network = a_cluster()
+    managed = cluster.add_managed_instances_capacity("Managed", network=network, spot=True)
+    assert (managed.capacity.kind, managed.capacity.has_gpu) == (CapacityKind.MANAGED_INSTANCES, False)
+    assert cluster.capacity_providers[2:] == managed.capacity.capacity_providers
+    template = Template.from_stack(stack)
+    for provider, purchase in (("OnDemand", "ON_DEMAND"), ("Spot", "SPOT")):
+        properties = plain(resource(template, f"ClusterManaged{provider}Provider")["Properties"])
+        assert properties["ClusterName"] == "<Cluster>"
+        launch = properties["ManagedInstancesProvider"]["InstanceLaunchTemplate"]
+        assert launch["CapacityOptionType"] == purchase
+        assert launch["NetworkConfiguration"] == {
+            "SecurityGroups": ["<NetworkSecurityGroup.GroupId>"],
+            "Subnets": ["subnet-private-1", "subnet-private-2"],
+        }
+
+
+def test_machines_of_ones_own() -> None:
+    stack, cluster, _ = a_cluster()
+    own = cluster.add_external_capacity("Own", has_gpu=True)
+    assert own.capacity == FlowCapacity("Own", CapacityKind.EXTERNAL, cpu_architecture="X86_64", has_gpu=True)
+    assert cluster.capacity_providers == ("FARGATE", "FARGATE_SPOT")
+    template = Template.from_stack(stack)
+    role = plain(resource(template, "ClusterOwnRole")["Properties"])
+    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "ssm.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "<AWS::AccountId>"}}
+    assert [arn.rpartition("/")[2] for arn in role["ManagedPolicyArns"]] == [
+        "AmazonSSMManagedInstanceCore",
+        "AmazonEC2ContainerServiceforEC2Role",
+    ]
+    activation, registration = plain(stack.resolve([own.activation_command, own.registration_command]))
+    assert activation.startswith("aws ssm create-activation --iam-role <ClusterOwnRole> --registration-limit 1 ")
+    assert "--region <AWS::Region> --cluster <Cluster> " in registration
+    assert registration.endswith('--activation-id "$ACTIVATION_ID" --activation-code "$ACTIVATION_CODE" --enable-gpu')
+
+
+def test_refuses_machines_that_cannot_be() -> None:
+    stack, cluster, network = a_cluster()
+    for kwargs, words in (
+        ({"instance_types": []}, ("at least one instance type", "got none")),
+        ({"instance_types": types("m7i.large", "m7g.large")}, ("all of one architecture",)),
+        (
+            {"instance_types": types("m7i.large"), "on_demand": False},
+            ("'Bad' needs on_demand=True, spot=True or both",),
+        ),
+        ({"instance_types": types("m7i.large"), "max_instances": 0}, ("max_instances must be 1 or more",)),
+        ({"instance_types": types("m7i.large"), "disk": cdk.Size.gibibytes(8)}, ("at least 30 GiB", "got 8 GiB")),
+    ):
+        assert_refused(
+            stack,
+            lambda kwargs=kwargs: cluster.add_auto_scaling_capacity("Bad", network=network, **kwargs),  # type: ignore[misc]
+            *words,
+        )
+    assert_refused(
+        stack,
+        lambda: cluster.add_managed_instances_capacity("Bad", network=network, has_gpu=True),
+        "has_gpu needs instance_requirements",
+    )
+    assert_refused(
+        stack, lambda: cluster.add_external_capacity("Bad", cpu_architecture="arm"), "X86_64 or ARM64; got 'arm'"
+    )
+
+
+def test_refuses_instances_that_reach_no_ecs() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", mode="endpoints")
+    cluster = FlowCluster(stack, "Cluster", vpc=network.vpc)
+    assert_refused(
+        stack,
+        lambda: cluster.add_managed_instances_capacity("Managed", network=network),
+        "capacity 'Managed': the ECS agent has no way to ECS in network mode 'endpoints'",
+    )
+
+
+def test_refuses_a_twenty_first_provider() -> None:
+    stack, cluster, network = a_cluster()
+    for number in range(9):
+        cluster.add_auto_scaling_capacity(f"M{number}", network=network, instance_types=types("m7i.large"), spot=True)
+    assert len(cluster.capacity_providers) == 20
+    assert_refused(
+        stack,
+        lambda: cluster.add_managed_instances_capacity("More", network=network),
+        "a cluster has at most 20 capacity providers; this would be number 21",
+    )
+
+
+def test_an_existing_cluster() -> None:
+    stack = new_stack()
+    vpc = imported_vpc(stack)
+    existing = ecs.Cluster.from_cluster_attributes(stack, "Existing", cluster_name="flows", vpc=vpc)
+    cluster = FlowCluster.from_cluster(
+        stack, "Cluster", cluster=existing, capacity_providers=("FARGATE", "FARGATE_SPOT", "gpu")
+    )
+    parts = make_parts(stack, vpc=vpc, cluster=cluster)
+    gpu = FlowCapacity("gpu", CapacityKind.AUTO_SCALING, on_demand="gpu", cpu_architecture="X86_64", has_gpu=True)
+    pool = parts.pool(capacity=gpu, gpus=2)
+    parts.worker(pool)
+    assert pool.spot_policy == SpotPolicy.ON_DEMAND
+    template = Template.from_stack(stack)
+    template.resource_count_is("AWS::ECS::Cluster", 0)
+    template.resource_count_is(ASSOCIATIONS, 0)
+    assert plain(only(template, "AWS::ECS::Service"))["Cluster"] == "flows"
+    assert_refused(
+        stack,
+        lambda: cluster.add_auto_scaling_capacity("More", network=parts.network, instance_types=types("m7i.large")),
+        "'More' cannot be added to an existing cluster from here",
+        "from_cluster(capacity_providers=",
+    )
+    missing = FlowCapacity("other", CapacityKind.AUTO_SCALING, on_demand="other")
+    assert_refused(
+        stack,
+        lambda: parts.pool("Other", work_pool_name="other", capacity=missing),
+        "capacity 'other' is not one of this cluster",
+    )
+
+
+@pytest.mark.parametrize(
+    ("providers", "words"),
+    [
+        ([f"p{number}" for number in range(21)], "at most 20 capacity providers"),
+        (["FARGATE", "FARGATE"], "may appear once; got FARGATE, FARGATE"),
+        (["FARGATE_SPOT"], "FARGATE_SPOT without FARGATE"),
+    ],
+)
+def test_refuses_providers_of_an_existing_cluster(providers: list[str], words: str) -> None:
+    stack = new_stack()
+    existing = ecs.Cluster.from_cluster_attributes(stack, "Existing", cluster_name="flows", vpc=imported_vpc(stack))
+    assert_refused(
+        stack,
+        lambda: FlowCluster.from_cluster(stack, "Cluster", cluster=existing, capacity_providers=providers),
+        words,
+    )

@@ -34,6 +34,7 @@ from cdk_prefect_ecs import (
     PrefectExecutionLayer,
     SpotPolicy,
     WorkerHost,
+    WorkQueue,
 )
 from cdk_prefect_ecs.functions.typed_properties import decode
 from cdk_prefect_ecs.job_template import SIGTERM_BEHAVIOR
@@ -185,13 +186,20 @@ def test_roles_are_exact(template: Template) -> None:
 def test_default_has_a_lazarus_for_this_pool_and_cluster(layer: PrefectExecutionLayer, template: Template) -> None:
     assert layer.lazarus is not None
     variables = lazarus_environment(template)
-    assert {name: variables[name] for name in ("WORK_POOL", "FAMILY", "CLUSTER_ARN", "LOG_GROUP")} == {
-        "WORK_POOL": "etl",
-        "FAMILY": "Test-etl",
+    assert {name: variables[name] for name in ("CLUSTER_ARN", "LOG_GROUP")} == {
         "CLUSTER_ARN": "<PrefectCluster.Arn>",
         "LOG_GROUP": "<PrefectLogGroup>",
     }
-    assert (variables["SPOT_ATTEMPTS"], variables["MAX_RESCHEDULES"], variables["PATIENCE_SECONDS"]) == ("2", "3", "90")
+    assert json.loads(variables["POOLS"]) == {
+        "etl": {
+            "family": "Test-etl",
+            "maxReschedules": 3,
+            "patienceSeconds": 90,
+            "spotAttempts": 2,
+            "onDemand": "FARGATE",
+            "spot": "FARGATE_SPOT",
+        }
+    }
     assert sigterm_behavior(template) == "relinquish"
 
 
@@ -299,7 +307,8 @@ def test_everything_given() -> None:
     template.resource_count_is("AWS::S3::Bucket", 1)
     template.resource_count_is("AWS::Logs::LogGroup", 2)  # of the two functions
     lazarus = lazarus_environment(template)
-    assert (lazarus["SPOT_ATTEMPTS"], lazarus["MAX_RESCHEDULES"], lazarus["PATIENCE_SECONDS"]) == ("4", "0", "120")
+    (pool,) = json.loads(lazarus["POOLS"]).values()
+    assert (pool["spotAttempts"], pool["maxReschedules"], pool["patienceSeconds"]) == (4, 0, 120)
     assert (lazarus["CLUSTER_ARN"], lazarus["LOG_GROUP"]) == ("<Cluster.Arn>", "/prefect")
     assert "CREDENTIAL" not in lazarus
 
@@ -355,7 +364,7 @@ def test_a_worker_host_takes_the_place_of_the_service() -> None:
     assert data["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is True
     assert '"PREFECT_WORKER_QUERY_SECONDS":"20"' in data["UserData"]["Fn::Base64"]
     assert '"LogGroupName":"<PrefectLogGroup>"' in data["UserData"]["Fn::Base64"]
-    assert lazarus_environment(template)["FAMILY"] == "Test-etl"
+    assert json.loads(lazarus_environment(template)["POOLS"])["etl"]["family"] == "Test-etl"
     assert sigterm_behavior(template) == "relinquish"
     assert_no_ingress(template)
 
@@ -413,7 +422,10 @@ def test_two_in_one_stack_stay_apart() -> None:
             assert f"<{other}" not in text
             assert f"-{other.lower()}" not in text
         variables = lazarus_environment(template, layer)
-        assert (variables["WORK_POOL"], variables["CLUSTER_ARN"]) == (layer.lower(), f"<{layer}Cluster.Arn>")
+        assert (list(json.loads(variables["POOLS"])), variables["CLUSTER_ARN"]) == (
+            [layer.lower()],
+            f"<{layer}Cluster.Arn>",
+        )
         rule = plain(resource(template, f"{layer}LazarusTaskEventsRule")["Properties"])
         assert rule["EventPattern"]["detail"]["clusterArn"] == [f"<{layer}Cluster.Arn>"]
 
@@ -434,3 +446,141 @@ def test_lazarus_needs_no_reserved_concurrency() -> None:
     PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), lazarus_reserved_concurrency=None)
     functions = Template.from_stack(stack).find_resources("AWS::Lambda::Function")
     assert not [function for function in functions.values() if "ReservedConcurrentExecutions" in function["Properties"]]
+
+
+# Several work pools
+
+
+@pytest.fixture(scope="module")
+def several() -> PrefectExecutionLayer:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    layer = PrefectExecutionLayer(
+        stack, "Prefect", work_pool_name="etl", api=cloud_api(), network=network, cpu_architecture="ARM64"
+    )
+    gpu = layer.cluster.add_auto_scaling_capacity(
+        "Gpu", network=network, instance_types=[ec2.InstanceType("g5.xlarge")], spot=True
+    )
+    layer.add_work_pool(
+        "gpu",
+        capacity=gpu.capacity,
+        image=FlowImage.from_registry("models:1"),
+        flow_gpus=1,
+        flow_cpu=4000,
+        flow_memory_mib=15000,
+        flow_environment={"TZ": "UTC"},
+        concurrency_limit=4,
+        queues=[WorkQueue("urgent", 1)],
+        worker_count=2,
+        worker_max_count=4,
+        spot_attempts=1,
+    )
+    layer.add_work_pool("night shift", spot_policy=SpotPolicy.SPOT)
+    return layer
+
+
+@pytest.fixture(scope="module")
+def several_template(several: PrefectExecutionLayer) -> Template:
+    return Template.from_stack(cdk.Stack.of(several))
+
+
+def test_several_pools_share_all_but_their_workers(several_template: Template) -> None:
+    for resource_type, count in {
+        "AWS::ECS::Cluster": 1,
+        "AWS::S3::Bucket": 1,
+        POOL: 3,
+        SERVICE: 3,
+        "AWS::ECS::TaskDefinition": 3,
+        "AWS::Lambda::Function": 2,  # one for all pools in Prefect, one Lazarus
+        "AWS::SQS::Queue": 3,
+        "AWS::ApplicationAutoScaling::ScalableTarget": 1,
+    }.items():
+        several_template.resource_count_is(resource_type, count)
+    assert_no_ingress(several_template)
+
+
+def test_the_first_pools_resources_stay_what_they_are(several_template: Template) -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    PrefectExecutionLayer(
+        stack, "Prefect", work_pool_name="etl", api=cloud_api(), network=network, cpu_architecture="ARM64"
+    )
+    alone = Template.from_stack(stack).to_json()["Resources"]
+    assert alone.keys() <= several_template.to_json()["Resources"].keys()
+
+
+def test_each_pool_is_as_it_was_told(several: PrefectExecutionLayer, several_template: Template) -> None:
+    assert list(several.pools) == ["gpu", "night shift"]
+    pools = {p["Properties"]["Name"]: decode(p["Properties"]) for p in several_template.find_resources(POOL).values()}
+    gpu = pools["gpu"]
+    assert (gpu["ConcurrencyLimit"], [queue["Name"] for queue in gpu["WorkQueues"]]) == (4, ["urgent"])
+    variables = gpu["BaseJobTemplate"]["variables"]["properties"]
+    assert (variables["cpu"]["default"], variables["memory"]["default"]) == (4000, 15000)
+    assert (variables["image"]["default"], variables["env"]["default"]["TZ"]) == ("models:1", "UTC")
+    definition = gpu["BaseJobTemplate"]["job_configuration"]["task_definition"]
+    assert definition["runtimePlatform"]["cpuArchitecture"] == "X86_64"  # of the machines
+    night = pools["night shift"]["BaseJobTemplate"]["job_configuration"]["task_definition"]
+    assert night["runtimePlatform"]["cpuArchitecture"] == "ARM64"  # of the layer
+    assert several.pools["night shift"].work_pool.family.startswith("Test-night-shift-")
+
+
+def test_each_worker_may_run_its_own_pool_only(several_template: Template) -> None:
+    families = {"PrefectWorkerRole": "Test-etl", "PrefectPoolgpuWorkerRole": "Test-gpu"}
+    for role, family in families.items():
+        runs = [s for s in statements(several_template, role) if "ecs:RunTask" in s["Action"]]
+        assert [plain(s["Resource"]) for s in runs] == [
+            [f"arn:<AWS::Partition>:ecs:<AWS::Region>:<AWS::AccountId>:task-definition/{family}:*"]
+        ]
+
+
+def test_workers_of_each_pool(several_template: Template) -> None:
+    service = resource(several_template, "PrefectPoolgpuWorkerService")["Properties"]
+    assert service["CapacityProviderStrategy"] == [{"CapacityProvider": "FARGATE", "Weight": 1}]
+    definition = resource(several_template, "PrefectPoolgpuWorkerTaskDefinition")["Properties"]
+    (container,) = definition["ContainerDefinitions"]
+    assert container["Command"][5:7] == ["--pool", "gpu"]
+    assert container["Image"] == FlowImage.default().reference  # the flow image of GPUs is large
+    assert definition["RuntimePlatform"]["CpuArchitecture"] == "ARM64"
+
+
+def test_one_lazarus_guards_them_all(several_template: Template) -> None:
+    pools = json.loads(lazarus_environment(several_template)["POOLS"])
+    assert {
+        name: (pool.get("spotAttempts"), pool.get("onDemand"), pool.get("spot")) for name, pool in pools.items()
+    } == {
+        "etl": (2, "FARGATE", "FARGATE_SPOT"),
+        "gpu": (1, "<PrefectClusterGpuOnDemandProvider>", "<PrefectClusterGpuSpotProvider>"),
+        "night shift": (None, None, "FARGATE_SPOT"),
+    }
+
+
+def test_without_lazarus_no_pool_has_one() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    layer = PrefectExecutionLayer(
+        stack, "Prefect", work_pool_name="etl", api=cloud_api(), network=network, lazarus=False
+    )
+    pool = layer.add_work_pool("ml").work_pool
+    assert pool.job_template["variables"]["properties"]["env"]["default"][SIGTERM_BEHAVIOR] == "reschedule"
+
+
+def test_refuses_a_pool_that_cannot_be(several: PrefectExecutionLayer) -> None:
+    stack = cdk.Stack.of(several)
+    for name, kwargs, words in (
+        ("etl", {}, "this layer has a work pool 'etl' already"),
+        ("gpu", {}, "this layer has a work pool 'gpu' already"),
+        ("new", {"flow_gpus": 1}, "gpus 1 cannot be had on Fargate"),
+        ("new", {"flow_cpu": 300}, "cpu 300 is not a Fargate size"),
+        ("new", {"flow_storage_gib": 5}, "from 21 to 200; got 5"),
+        ("new", {"worker_count": 0, "worker_max_count": 2}, "workers scale from desired_count"),
+        ("new", {"worker_cpu": 1}, "cpu 1 is not a Fargate size"),
+        ("new", {"max_reschedules": -1}, "max_reschedules must be 0 or more; got -1"),
+        ("new", {"spot_attempts": 0}, "spot_attempts must be 1 or more; got 0"),
+        ("new", {"spot_policy": SpotPolicy("x", 0, 0)}, "at least one item"),
+        ("prefect", {}, "begins with 'prefect'"),
+    ):
+        assert_refused(
+            stack,
+            lambda name=name, kwargs=kwargs: several.add_work_pool(name, **kwargs),  # type: ignore[misc]
+            words,
+        )

@@ -26,9 +26,10 @@ from prefect_aws.workers import ecs_worker
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration, ECSWorker
 
 from cdk_prefect_ecs import PrefectApi
-from cdk_prefect_ecs.capacity import SpotPolicy
+from cdk_prefect_ecs.capacity import CapacityKind, FlowCapacity, SpotPolicy
+from cdk_prefect_ecs.fargate import FARGATE_SIZES
 from cdk_prefect_ecs.functions.typed_properties import decode, encode
-from cdk_prefect_ecs.job_template import CONTAINER_NAME, HEARTBEAT_SECONDS, JobTemplate
+from cdk_prefect_ecs.job_template import CONTAINER_NAME, HEARTBEAT_SECONDS, EfsMount, JobTemplate
 
 REGION = "us-east-1"
 ARN = "arn:aws:{}:us-east-1:123456789012:{}"
@@ -48,7 +49,7 @@ PLAIN: Mapping[str, Any] = {
     "memory_mib": 2048,
     "cpu_architecture": "X86_64",
     "cluster_arn": CLUSTER_ARN,
-    "capacity_providers": ("FARGATE", "FARGATE_SPOT"),
+    "capacity": FlowCapacity("Fargate", CapacityKind.FARGATE, "FARGATE", "FARGATE_SPOT"),
     "strategy": SpotPolicy.SPOT_WITH_FALLBACK.strategy(),
     "vpc_id": "vpc-1",
     "subnet_ids": ["subnet-1", "subnet-2"],
@@ -62,6 +63,28 @@ PLAIN: Mapping[str, Any] = {
     "api_secret_variable": "PREFECT_API_KEY",
     "api_secret_arn": SECRET_ARN,
 }
+#: A cluster without capacity providers.
+ON_PLAIN_FARGATE: Mapping[str, Any] = {"capacity": FlowCapacity("Fargate", CapacityKind.FARGATE), "strategy": ()}
+ON_GPU: Mapping[str, Any] = {
+    "capacity": FlowCapacity("Gpu", CapacityKind.AUTO_SCALING, "gpu", "gpu-spot", "X86_64", has_gpu=True),
+    "strategy": SpotPolicy.SPOT.strategy(on_demand="gpu", spot="gpu-spot"),
+    "gpus": 1,
+    "cpu": 4000,
+    "memory_mib": 15000,
+}
+ON_MANAGED: Mapping[str, Any] = {
+    "capacity": FlowCapacity("Managed", CapacityKind.MANAGED_INSTANCES, "managed", None, "ARM64"),
+    "strategy": SpotPolicy.ON_DEMAND.strategy(on_demand="managed"),
+    "cpu_architecture": "ARM64",
+    "assign_public_ip": False,
+}
+ON_OWN: Mapping[str, Any] = {"capacity": FlowCapacity("Cellar", CapacityKind.EXTERNAL), "strategy": ()}
+EXTRAS: Mapping[str, Any] = {
+    "ephemeral_storage_gib": 50,
+    "secrets": {"DB_PASSWORD": ARN.format("secretsmanager", "secret:db"), "API_TOKEN": SECRET_ARN},
+    "mounts": (EfsMount("fs-1", "fsap-1", "/data"), EfsMount("fs-2", "fsap-2", "/models", read_only=True)),
+    "tags": {"Project": "prefect", "CostCenter": "42"},
+}
 OVERRIDES: Mapping[str, Any] = {
     "name": "my-task",
     "image": "flows:2",
@@ -70,6 +93,7 @@ OVERRIDES: Mapping[str, Any] = {
     "command": "python -m my_engine --fast",
     "env": {"MODE": "full", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": None},
     "labels": {"team": "data"},
+    "ephemeral_storage": {"sizeInGiB": 100},
     "capacity_provider_strategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}],
     "network_configuration": {"subnets": ["subnet-9"], "securityGroups": ["sg-9"], "assignPublicIp": "DISABLED"},
 }
@@ -196,7 +220,9 @@ def definition(template: dict[str, Any]) -> dict[str, Any]:
 # Through CloudFormation
 
 
-@pytest.mark.parametrize("changes", [{}, {"capacity_providers": (), "strategy": ()}, {"environment": {"A": "json:1"}}])
+@pytest.mark.parametrize(
+    "changes", [{}, ON_PLAIN_FARGATE, {"environment": {"A": "json:1"}}, ON_GPU, ON_MANAGED, ON_OWN, EXTRAS]
+)
 def test_nothing_is_lost_on_the_way_through_cloudformation(changes: dict[str, Any]) -> None:
     assert rendered(**changes) == JobTemplate(**{**PLAIN, **changes}).render()
 
@@ -298,6 +324,7 @@ def test_everything_overridden(template: dict[str, Any]) -> None:
     assert configuration.name == "my-task"
     assert definition["containerDefinitions"][0]["image"] == "flows:2"
     assert (run["overrides"]["cpu"], run["overrides"]["memory"]) == ("4096", "8192")
+    assert run["overrides"]["ephemeralStorage"] == {"sizeInGiB": 100}
     assert container_override(run)["command"] == ["python", "-m", "my_engine", "--fast"]
     assert run["capacityProviderStrategy"] == OVERRIDES["capacity_provider_strategy"]
     assert "launchType" not in run
@@ -326,7 +353,7 @@ def test_no_strategy_has_a_base(policy: SpotPolicy) -> None:
 
 
 def test_a_cluster_without_capacity_providers_uses_the_launch_type() -> None:
-    definition, run = requests(configured(rendered(capacity_providers=(), strategy=())))
+    definition, run = requests(configured(rendered(**ON_PLAIN_FARGATE)))
     assert run["launchType"] == "FARGATE"
     assert "capacityProviderStrategy" not in run
     assert definition["networkMode"] == "awsvpc"
@@ -462,7 +489,7 @@ def test_wrong_values_do_not_fit_the_schema(
     assert {tuple(error.absolute_path) for error in errors} == {tuple(path)}
 
 
-@pytest.mark.parametrize("changes", [{}, {"capacity_providers": (), "strategy": ()}])
+@pytest.mark.parametrize("changes", [{}, ON_PLAIN_FARGATE, ON_GPU, ON_MANAGED, ON_OWN, EXTRAS])
 def test_every_placeholder_is_a_variable_and_every_variable_is_used(changes: dict[str, Any]) -> None:
     template = rendered(**changes)
     placeholders = {placeholder.name for placeholder in find_placeholders(template["job_configuration"])}
@@ -504,3 +531,128 @@ def test_what_the_construct_syncs_works_too(api: PrefectApi | str | None) -> Non
         return {key: known(item) for key, item in tree.items()}
 
     requests(configured(decode(through_cloudformation(known(template)))))
+
+
+# Other machines than Fargate's
+
+
+def test_gpu_instances() -> None:
+    definition, run = requests(configured(rendered(**ON_GPU)))
+    assert (definition["networkMode"], definition["requiresCompatibilities"]) == ("bridge", ["EC2"])
+    assert {"cpu", "memory"}.isdisjoint(definition)
+    container = definition["containerDefinitions"][0]
+    assert (container["cpu"], container["memory"]) == (4000, 15000)
+    assert container["resourceRequirements"] == [{"type": "GPU", "value": "1"}]
+    assert run["capacityProviderStrategy"] == [{"capacityProvider": "gpu-spot", "weight": 1, "base": 0}]
+    assert {"launchType", "networkConfiguration"}.isdisjoint(run)  # a bridge has neither subnets nor security groups
+    assert (container_override(run)["cpu"], container_override(run)["memory"]) == (4000, 15000)
+    assert set(run["overrides"]) == {"containerOverrides"}
+
+
+def test_a_size_of_ones_own_on_instances_makes_no_other_task_definition() -> None:
+    template = rendered(**ON_GPU)
+    definition, run = requests(configured(template, {"cpu": 1000, "memory": 3000}))
+    assert definition == requests(configured(template))[0]
+    assert (container_override(run)["cpu"], container_override(run)["memory"]) == (1000, 3000)
+
+
+@pytest.mark.parametrize(("public", "network_mode"), [(False, "awsvpc"), (True, "host")])
+def test_managed_instances(public: bool, network_mode: str) -> None:
+    definition, run = requests(configured(rendered(**{**ON_MANAGED, "assign_public_ip": public})))
+    assert (definition["networkMode"], definition["requiresCompatibilities"]) == (network_mode, ["MANAGED_INSTANCES"])
+    assert (definition["cpu"], definition["memory"]) == ("1024", "2048")
+    assert definition["runtimePlatform"]["cpuArchitecture"] == "ARM64"
+    assert run["capacityProviderStrategy"] == [{"capacityProvider": "managed", "weight": 1, "base": 0}]
+    assert (run["overrides"]["cpu"], run["overrides"]["memory"]) == ("1024", "2048")
+    assert "ephemeralStorage" not in run["overrides"]
+    network = run.get("networkConfiguration", {}).get("awsvpcConfiguration", {})
+    assert network.get("assignPublicIp") == (None if public else "DISABLED")  # instances give none to a task
+
+
+def test_machines_of_ones_own() -> None:
+    definition, run = requests(configured(rendered(**ON_OWN)))
+    assert definition["networkMode"] == "bridge"
+    assert "requiresCompatibilities" not in definition
+    assert run["launchType"] == "EXTERNAL"
+    assert {"capacityProviderStrategy", "networkConfiguration"}.isdisjoint(run)
+
+
+def test_only_the_pools_own_capacity_may_be_asked_for() -> None:
+    variables = rendered(**ON_GPU)["variables"]
+    strategy = [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]
+    assert [error.message for error in prefect_validate({"capacity_provider_strategy": strategy}, variables)] == [
+        "'FARGATE' is not one of ['gpu', 'gpu-spot']"
+    ]
+
+
+# Storage, secrets, tags
+
+
+def test_extras() -> None:
+    definition, run = requests(configured(rendered(**EXTRAS), {"labels": {"CostCenter": "43", "team": "data"}}))
+    assert definition["ephemeralStorage"] == {"sizeInGiB": 50}
+    assert run["overrides"]["ephemeralStorage"] == {"sizeInGiB": 50}
+    container = definition["containerDefinitions"][0]
+    assert {secret["name"]: secret["valueFrom"] for secret in container["secrets"]} == {
+        "API_TOKEN": SECRET_ARN,
+        "DB_PASSWORD": ARN.format("secretsmanager", "secret:db"),
+        "PREFECT_API_KEY": SECRET_ARN,
+    }
+    assert container["mountPoints"] == [
+        {"sourceVolume": "efs-0", "containerPath": "/data", "readOnly": False},
+        {"sourceVolume": "efs-1", "containerPath": "/models", "readOnly": True},
+    ]
+    assert [volume["efsVolumeConfiguration"]["authorizationConfig"] for volume in definition["volumes"]] == [
+        {"accessPointId": "fsap-1", "iam": "ENABLED"},
+        {"accessPointId": "fsap-2", "iam": "ENABLED"},
+    ]
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert (tags["Project"], tags["CostCenter"], tags["team"]) == ("prefect", "43", "data")
+    assert tags["prefect.io/flow-run-id"] == str(RUN.id)
+
+
+# What Prefect's server says of a size before a run starts: it puts in the pool's defaults and validates by this code
+
+
+def server_errors(template: Mapping[str, Any], job_variables: Mapping[str, Any]) -> list[str]:
+    schema = template["variables"]
+    defaults = {name: item["default"] for name, item in schema["properties"].items() if "default" in item}
+    for name, value in defaults.items():  # one that is refused by itself is dropped
+        assert not prefect_validate({name: value}, schema, preprocess=False, ignore_required=True), name
+    return [
+        error.message
+        for error in prefect_validate({**defaults, **job_variables}, schema, preprocess=True, ignore_required=True)
+    ]
+
+
+@pytest.mark.parametrize("cpu", FARGATE_SIZES)
+def test_every_pair_that_fargate_offers_is_accepted_and_no_other(template: dict[str, Any], cpu: int) -> None:
+    for memory in range(512, 124 * 1024, 512):
+        allowed = memory in FARGATE_SIZES[cpu]
+        assert bool(server_errors(template, {"cpu": cpu, "memory": memory})) != allowed, (cpu, memory)
+
+
+@pytest.mark.parametrize(
+    ("job_variables", "message"),
+    [
+        ({"cpu": 256, "memory": 4096}, "4096 is not one of [512, 1024, 2048]"),
+        ({"cpu": 4096}, "2048 is less than the minimum of 8192"),  # with the pool's own memory
+        ({"memory": 16384}, "16384 is greater than the maximum of 8192"),  # with the pool's own CPU
+        ({"cpu": 16384, "memory": 40000}, "40000 is not a multiple of 8192"),
+        ({"ephemeral_storage": {"sizeInGiB": 20}}, "20 is less than the minimum of 21"),
+        ({"ephemeral_storage": {"sizeInGiB": 201}}, "201 is greater than the maximum of 200"),
+    ],
+)
+def test_refusals_say_what_is_allowed(template: dict[str, Any], job_variables: dict[str, Any], message: str) -> None:
+    assert message in server_errors(template, job_variables)
+
+
+def test_a_pool_may_have_any_pair_of_its_own() -> None:
+    for cpu, sizes in FARGATE_SIZES.items():
+        for memory in (sizes[0], sizes[-1]):
+            assert server_errors(rendered(cpu=cpu, memory_mib=memory), {}) == []
+
+
+def test_instances_have_any_size() -> None:
+    assert server_errors(rendered(**ON_GPU), {"cpu": 3500, "memory": 14321}) == []
+    assert server_errors(rendered(**ON_GPU), {"cpu": 64}) == ["64 is less than the minimum of 128"]

@@ -33,6 +33,7 @@ from library_helpers import (
 
 import cdk_prefect_ecs
 from cdk_prefect_ecs import Lazarus, PrefectApi, SpotPolicy, TaskEvents
+from cdk_prefect_ecs.functions.lazarus import Pool as LazarusPool
 from cdk_prefect_ecs.functions.typed_properties import decode
 from cdk_prefect_ecs.job_template import SIGTERM_BEHAVIOR
 
@@ -88,6 +89,10 @@ def environment(template: Template, construct_id: str = "Lazarus") -> dict[str, 
     return dict(function(template, construct_id)["Environment"]["Variables"])
 
 
+def pools(template: Template, construct_id: str = "Lazarus") -> dict[str, Any]:
+    return dict(json.loads(environment(template, construct_id)["POOLS"]))
+
+
 def sigterm_behavior(template: Template) -> str:
     """What is synced to Prefect."""
     variables = decode(only(template, POOL)["BaseJobTemplate"])["variables"]["properties"]
@@ -102,7 +107,7 @@ def test_function_is_exact(template: Template) -> None:
     assert properties.pop("Code")
     assert properties.pop("Environment")
     assert properties == {
-        "Description": "Reschedules flow runs of the work pool etl whose ECS task is gone",
+        "Description": "Reschedules flow runs whose ECS task is gone",
         "Runtime": "python3.14",
         "Architectures": ["arm64"],
         "Handler": "functions.lazarus.handler",
@@ -126,8 +131,15 @@ def test_the_handler_is_in_the_asset(template: Template) -> None:
 
 def test_environment_is_exact(template: Template) -> None:
     variables = environment(template)
-    assert json.loads(variables.pop("ON_DEMAND")) == {
-        "capacity_provider_strategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]
+    assert json.loads(variables.pop("POOLS")) == {
+        "etl": {
+            "family": "Test-etl",
+            "maxReschedules": 3,
+            "patienceSeconds": 90,
+            "spotAttempts": 2,
+            "onDemand": "FARGATE",
+            "spot": "FARGATE_SPOT",
+        }
     }
     assert json.loads(variables.pop("CREDENTIAL")) == {
         "Kind": "SsmParameter",
@@ -136,14 +148,9 @@ def test_environment_is_exact(template: Template) -> None:
     }
     assert variables == {
         "API_URL": CLOUD_URL,
-        "WORK_POOL": "etl",
         "CLUSTER_ARN": "<Cluster.Arn>",
-        "FAMILY": "Test-etl",
         "LOG_GROUP": "<Logs>",
         "STREAM_PREFIX": "flow-run/prefect",
-        "SPOT_ATTEMPTS": "2",
-        "MAX_RESCHEDULES": "3",
-        "PATIENCE_SECONDS": "90",
     }
 
 
@@ -154,14 +161,15 @@ def test_it_looks_for_logs_where_the_flow_runs_write_them(parts: Parts, template
     variables = environment(template)
     assert variables["LOG_GROUP"] == plain(options["awslogs-group"])
     assert variables["STREAM_PREFIX"] == f"{options['awslogs-stream-prefix']}/{container}"
-    assert variables["FAMILY"] == configuration["task_definition"]["family"]
+    assert pools(template)["etl"]["family"] == configuration["task_definition"]["family"]
     assert variables["CLUSTER_ARN"] == plain(configuration["cluster"])
 
 
 def test_on_demand_is_what_the_pool_takes_as_job_variables(template: Template) -> None:
     variables = decode(only(template, POOL)["BaseJobTemplate"])["variables"]["properties"]
     strategy = variables["capacity_provider_strategy"]
-    for item in json.loads(environment(template)["ON_DEMAND"])["capacity_provider_strategy"]:
+    pool = LazarusPool.parse(pools(template)["etl"])
+    for item in pool.on_demand["capacity_provider_strategy"]:
         assert set(item) == set(strategy["items"]["required"])
         assert item["capacityProvider"] in strategy["items"]["properties"]["capacityProvider"]["enum"]
 
@@ -172,13 +180,15 @@ def test_on_demand_is_what_the_pool_takes_as_job_variables(template: Template) -
 def test_a_policy_that_does_not_fall_back_has_no_spot_attempts(policy: SpotPolicy) -> None:
     parts = make_parts()
     make_lazarus(parts, work_pool=parts.pool(spot_policy=policy), spot_attempts=5)
-    assert "SPOT_ATTEMPTS" not in environment(Template.from_stack(parts.stack))
+    pool = pools(Template.from_stack(parts.stack))["etl"]
+    assert "spotAttempts" not in pool
+    assert LazarusPool.parse(pool).limits.spot_attempts is None
 
 
 def test_in_a_cluster_without_spot_there_is_nothing_to_fall_back_from() -> None:
     parts = make_parts(spot=False)
     make_lazarus(parts, work_pool=parts.pool())
-    assert "SPOT_ATTEMPTS" not in environment(Template.from_stack(parts.stack))
+    assert pools(Template.from_stack(parts.stack))["etl"].keys() == {"family", "maxReschedules", "patienceSeconds"}
 
 
 def test_the_secret_is_only_referred_to(template: Template) -> None:
@@ -290,7 +300,7 @@ def test_six_times_its_time_out_hides_a_message(template: Template) -> None:
 
 def test_the_schedule_wakes_it_every_minute(template: Template) -> None:
     assert plain(resource(template, "LazarusEveryMinute")["Properties"]) == {
-        "Description": "Wakes Lazarus of the work pool etl",
+        "Description": "Wakes Lazarus, which reschedules flow runs whose ECS task is gone",
         "ScheduleExpression": "rate(1 minute)",
         "State": "ENABLED",
         "Targets": [
@@ -396,9 +406,8 @@ def test_everything_set() -> None:
     )
     assert lazarus.task_events is task_events
     template = Template.from_stack(parts.stack)
-    variables = environment(template)
-    assert (variables["SPOT_ATTEMPTS"], variables["MAX_RESCHEDULES"]) == ("1", "0")
-    assert variables["PATIENCE_SECONDS"] == "12.5"
+    pool = pools(template)["etl"]
+    assert (pool["spotAttempts"], pool["maxReschedules"], pool["patienceSeconds"]) == (1, 0, 12.5)
     assert "ReservedConcurrentExecutions" not in function(template)
     assert plain(only(template, MAPPING))["EventSourceArn"] == "<EventsQueue.Arn>"
     assert allow(CONSUME, "<EventsQueue.Arn>") in statements(template, "LazarusRole")
@@ -408,7 +417,7 @@ def test_everything_set() -> None:
 def test_patience_of_minutes_is_given_in_seconds() -> None:
     parts = make_parts()
     make_lazarus(parts, work_pool=parts.pool(), patience=cdk.Duration.minutes(3))
-    assert environment(Template.from_stack(parts.stack))["PATIENCE_SECONDS"] == "180"
+    assert pools(Template.from_stack(parts.stack))["etl"]["patienceSeconds"] == 180
 
 
 def test_refuses() -> None:
@@ -521,16 +530,60 @@ def test_a_behaviour_of_ones_own_stays(own: str) -> None:
 
 def test_two_pools_of_one_cluster_have_one_each() -> None:
     parts = make_parts()
-    pools = {name: parts.pool(f"{name}Pool", work_pool_name=name.lower()) for name in ("Etl", "Ml")}
-    for name, pool in pools.items():
+    made = {name: parts.pool(f"{name}Pool", work_pool_name=name.lower()) for name in ("Etl", "Ml")}
+    for name, pool in made.items():
         make_lazarus(parts, f"{name}Lazarus", work_pool=pool)
     template = Template.from_stack(parts.stack)
     template.resource_count_is(MAPPING, 2)
-    for name in pools:
-        variables = environment(template, f"{name}Lazarus")
-        assert (variables["WORK_POOL"], variables["FAMILY"]) == (name.lower(), f"Test-{name.lower()}")
+    for name in made:
+        (guarded,) = pools(template, f"{name}Lazarus").items()
+        assert (guarded[0], guarded[1]["family"]) == (name.lower(), f"Test-{name.lower()}")
         consumed = [s["Resource"] for s in statements(template, f"{name}LazarusRole") if s["Action"] == CONSUME]
         assert consumed == [[f"<{name}LazarusTaskEventsQueue.Arn>"]]
+
+
+def test_one_guards_several_pools_each_in_its_own_way() -> None:
+    parts = make_parts()
+    gpu = parts.cluster.add_auto_scaling_capacity(
+        "Gpu", network=parts.network, instance_types=[ec2.InstanceType("g5.xlarge")], spot=True
+    )
+    lazarus = make_lazarus(parts, work_pool=parts.pool())
+    lazarus.add_work_pool(
+        parts.pool("Gpu", work_pool_name="gpu", capacity=gpu.capacity, gpus=1),
+        spot_attempts=1,
+        max_reschedules=5,
+        patience=cdk.Duration.minutes(4),
+    )
+    lazarus.add_work_pool(parts.pool("Calm", work_pool_name="calm", spot_policy=SpotPolicy.ON_DEMAND))
+    template = Template.from_stack(parts.stack)
+    template.resource_count_is(MAPPING, 1)
+    guarded = pools(template)
+    assert guarded["gpu"] == {
+        "family": "Test-gpu",
+        "maxReschedules": 5,
+        "patienceSeconds": 240,
+        "spotAttempts": 1,
+        "onDemand": "<ClusterGpuOnDemandProvider>",
+        "spot": "<ClusterGpuSpotProvider>",
+    }
+    assert guarded["calm"] == {"family": "Test-calm", "maxReschedules": 3, "patienceSeconds": 90}
+    assert guarded["etl"]["onDemand"] == "FARGATE"
+    for found in template.find_resources(POOL).values():
+        variables = decode(found["Properties"]["BaseJobTemplate"])["variables"]["properties"]
+        assert variables["env"]["default"][SIGTERM_BEHAVIOR] == "relinquish"
+
+
+def test_refuses_to_guard_a_pool_twice_or_too_many() -> None:
+    parts = make_parts()
+    pool = parts.pool()
+    lazarus = make_lazarus(parts, work_pool=pool)
+    assert_refused(parts.stack, lambda: lazarus.add_work_pool(pool), "guards the work pool 'etl' already")
+    for i in range(14):
+        lazarus.add_work_pool(parts.pool(f"Pool{i}", work_pool_name=f"a-pool-with-a-name-that-is-long-{i:02}"))
+    one_more = parts.pool("OneMore", work_pool_name="a-pool-with-a-name-that-is-long-and-longer")
+    with pytest.raises(ValueError, match=r"cannot guard 16 work pools: Lambda allows 4 KB.*Make another layer"):
+        lazarus.add_work_pool(one_more)
+    assert len(pools(Template.from_stack(parts.stack))) == 15
 
 
 def test_task_events_can_be_shared_by_two_pools() -> None:
@@ -565,7 +618,7 @@ def test_in_another_stack_than_its_pool() -> None:
     Lazarus(guards, "Lazarus", cluster=parts.cluster, api=parts.api, work_pool=pool, log_group=parts.log_group)
     guarded, guarding = Template.from_stack(parts.stack), Template.from_stack(guards)
     assert sigterm_behavior(guarded) == "relinquish"
-    assert environment(guarding)["FAMILY"] == "Pools-etl"
+    assert pools(guarding)["etl"]["family"] == "Pools-etl"
     tasks = [s for s in statements(guarding, "LazarusRole") if "ecs:StopTask" in s["Action"]]
     assert len(tasks) == 1
     assert plain(only(guarding, MAPPING))["EventSourceArn"] == "<LazarusTaskEventsQueue.Arn>"

@@ -1,9 +1,14 @@
 import json
+from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk.assertions import Template
 from library_helpers import (
     API_KEY_ARN,
@@ -23,7 +28,7 @@ from library_helpers import (
     statements,
 )
 
-from cdk_prefect_ecs import FlowImage, PrefectApi, SpotPolicy, WorkPool
+from cdk_prefect_ecs import FlowImage, FlowVolume, PrefectApi, SpotPolicy, WorkPool, WorkQueue
 from cdk_prefect_ecs.functions.typed_properties import decode
 
 POOL = "Custom::PrefectWorkPool"
@@ -48,6 +53,10 @@ def template(parts: Parts, pool: WorkPool) -> Template:
 def sync_role(template: Template) -> str:
     """Logical id, without its hash, of the role of the one function."""
     return str(plain(only(template, FUNCTION)["Role"])).strip("<>").removesuffix(".Arn")
+
+
+def job_configuration(template: Template) -> dict[str, Any]:
+    return dict(decode(only(template, POOL)["BaseJobTemplate"])["job_configuration"])
 
 
 def test_default_resource(template: Template) -> None:
@@ -297,3 +306,123 @@ def test_grant_run_reaches_another_worker_role() -> None:
     template = Template.from_stack(parts.stack)
     assert statements(template, "WorkerRole") == []
     assert len(statements(template, "Other")) == 7
+
+
+# Queues, secrets, volumes, tags
+
+
+def test_queues_are_synced() -> None:
+    parts = make_parts()
+    parts.pool(queues=[WorkQueue("urgent", 1, concurrency_limit=3), WorkQueue("default", 2)])
+    assert decode(only(Template.from_stack(parts.stack), POOL)["WorkQueues"]) == [
+        {"Name": "urgent", "Priority": 1, "ConcurrencyLimit": 3},
+        {"Name": "default", "Priority": 2, "ConcurrencyLimit": None},
+    ]
+
+
+def test_secrets_are_injected_and_only_the_execution_role_reads_them() -> None:
+    parts = make_parts()
+    secret = secretsmanager.Secret.from_secret_name_v2(parts.stack, "Db", "db")
+    parts.pool(secrets={"DB_PASSWORD": ecs.Secret.from_secrets_manager(secret, "password")})
+    template = Template.from_stack(parts.stack)
+    (injected,) = job_configuration(template)["task_definition"]["containerDefinitions"][0]["secrets"]
+    assert injected["name"] == "DB_PASSWORD"
+    assert ":secret:db" in plain(injected["valueFrom"])
+    for role, reads in (("ExecutionRole", True), ("FlowRole", False), ("WorkerRole", False)):
+        assert ("secret:db" in json.dumps(statements(template, role))) == reads
+
+
+def test_volumes_are_mounted_through_their_access_point_alone() -> None:
+    parts = make_parts()
+    group = ec2.SecurityGroup(parts.stack, "FilesGroup", vpc=parts.network.vpc)
+    files = efs.FileSystem(parts.stack, "Files", vpc=parts.network.vpc, security_group=group)
+    parts.pool(
+        volumes=[
+            FlowVolume(files.add_access_point("Data"), "/data"),
+            FlowVolume(files.add_access_point("Models"), "/models", read_only=True),
+        ]
+    )
+    template = Template.from_stack(parts.stack)
+    definition = job_configuration(template)["task_definition"]
+    assert [plain(volume["efsVolumeConfiguration"]["authorizationConfig"]) for volume in definition["volumes"]] == [
+        {"accessPointId": "<FilesData>", "iam": "ENABLED"},
+        {"accessPointId": "<FilesModels>", "iam": "ENABLED"},
+    ]
+    granted = [s for s in statements(template, "FlowRole") if "elasticfilesystem:ClientMount" in s["Action"]]
+    through = {
+        s["Condition"]["StringEquals"]["elasticfilesystem:AccessPointArn"].rpartition("/")[2]: s["Action"]
+        for s in granted
+    }
+    assert through == {
+        "<FilesData>": ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
+        "<FilesModels>": ["elasticfilesystem:ClientMount"],
+    }
+    assert {resource for s in granted for resource in s["Resource"]} == {"<Files.Arn>"}
+    ingress = plain(only(template, "AWS::EC2::SecurityGroupIngress"))
+    assert (ingress["FromPort"], ingress["SourceSecurityGroupId"]) == (2049, "<NetworkSecurityGroup.GroupId>")
+
+
+def test_tags_reach_every_task() -> None:
+    parts = make_parts()
+    parts.pool(tags={"CostCenter": "42"})
+    request = job_configuration(Template.from_stack(parts.stack))["task_run_request"]
+    assert request["tags"] == [{"key": "CostCenter", "value": "42"}]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"gpus": 1}, ("gpus 1 cannot be had on Fargate", "give the pool GPU instances")),
+        ({"ephemeral_storage_gib": 20}, ("from 21 to 200; got 20", "20 GiB that cost nothing")),
+        ({"ephemeral_storage_gib": 201}, ("from 21 to 200; got 201",)),
+        ({"queues": [WorkQueue("a", 0)]}, ("priority of queue a",)),
+        ({"tags": {"aws:mine": "1"}}, ("tag 'aws:mine'", "does not begin with aws:")),
+        ({"tags": {str(number): "" for number in range(41)}}, ("give up to 40; got 41",)),
+    ],
+)
+def test_refuses_what_cannot_be(kwargs: dict[str, Any], words: tuple[str, ...]) -> None:
+    parts = make_parts()
+    assert_refused(parts.stack, lambda: parts.pool(**kwargs), *words)
+
+
+def test_refuses_secrets_that_clash() -> None:
+    parts = make_parts()
+    secret = ecs.Secret.from_secrets_manager(secretsmanager.Secret.from_secret_name_v2(parts.stack, "Db", "db"))
+    for kwargs, words in (
+        ({"secrets": {"A": secret}, "environment": {"A": "b"}}, "A is in environment and in secrets"),
+        ({"secrets": {"PREFECT_API_KEY": secret}}, "secrets must not hold PREFECT_API_KEY"),
+    ):
+        assert_refused(parts.stack, lambda kwargs=kwargs: parts.pool(**kwargs), words)  # type: ignore[misc]
+
+
+def test_refuses_volumes_that_cannot_be() -> None:
+    parts = make_parts()
+    point = efs.AccessPoint.from_access_point_attributes(
+        parts.stack,
+        "Point",
+        access_point_id="fsap-1",
+        file_system=efs.FileSystem.from_file_system_attributes(
+            parts.stack,
+            "Files",
+            file_system_id="fs-1",
+            security_group=ec2.SecurityGroup.from_security_group_id(parts.stack, "Group", "sg-9"),
+        ),
+    )
+    own = parts.cluster.add_external_capacity("Own").capacity
+    for kwargs, words in (
+        ({"volumes": [FlowVolume(point, "data")]}, "absolute path below /, such as /data; got 'data'"),
+        ({"volumes": [FlowVolume(point, "/")]}, "got '/'"),
+        ({"volumes": [FlowVolume(point, "/data"), FlowVolume(point, "/data/")]}, "a container_path of its own"),
+        (
+            {
+                "volumes": [FlowVolume(point, "/work")],
+                "image": FlowImage.from_registry("flows:1", writable_paths=["/tmp", "/work"]),  # noqa: S108
+            },
+            "container_path /work is one of the image's writable_paths",
+        ),
+        ({"volumes": [FlowVolume(point, "/data")], "capacity": own}, "cannot be mounted on capacity 'Own'"),
+        ({"capacity": own, "ephemeral_storage_gib": 50}, "ephemeral_storage_gib is Fargate's"),
+        ({"capacity": own, "cpu_architecture": "ARM64"}, "does not go with capacity 'Own'"),
+        ({"capacity": own, "cpu": 10}, "cpu must be a whole number of 128 or more; got 10"),
+    ):
+        assert_refused(parts.stack, lambda kwargs=kwargs: parts.pool(**kwargs), words)  # type: ignore[misc]

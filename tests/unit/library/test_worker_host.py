@@ -193,6 +193,8 @@ def test_settings_are_what_the_host_reads(template: Template, tmp_path: Path) ->
         "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": "Test-etl-no-observer",
         "AWS_RETRY_MODE": "adaptive",
         "AWS_MAX_ATTEMPTS": "10",
+        "PREFECT_INTEGRATIONS_AWS_ECS_WORKER_CREATE_TASK_RUN_MAX_ATTEMPTS": "3",
+        "PREFECT_INTEGRATIONS_AWS_ECS_WORKER_REGISTER_TASK_DEFINITION_MAX_ATTEMPTS": "6",
         "AWS_REGION": "<AWS::Region>",
         "AWS_DEFAULT_REGION": "<AWS::Region>",
     }

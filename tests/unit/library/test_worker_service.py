@@ -23,8 +23,10 @@ from library_helpers import (
     plain,
     statements,
 )
+from prefect_aws.settings import AwsSettings
 
 from cdk_prefect_ecs import FlowImage, PrefectApi, WorkerService
+from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS
 
 SERVICE = "AWS::ECS::Service"
 DEFINITION = "AWS::ECS::TaskDefinition"
@@ -114,6 +116,8 @@ def test_default_environment_and_secret(template: Template) -> None:
         "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": "Test-etl-no-observer",
         "AWS_RETRY_MODE": "adaptive",
         "AWS_MAX_ATTEMPTS": "10",
+        "PREFECT_INTEGRATIONS_AWS_ECS_WORKER_CREATE_TASK_RUN_MAX_ATTEMPTS": "3",
+        "PREFECT_INTEGRATIONS_AWS_ECS_WORKER_REGISTER_TASK_DEFINITION_MAX_ATTEMPTS": "6",
     }
     assert container(template)["Secrets"] == [{"Name": "PREFECT_API_KEY", "ValueFrom": API_KEY_ARN}]
 
@@ -311,3 +315,48 @@ def test_it_can_be_granted_and_connected() -> None:
     log_group.grant_write(worker)
     found = statements(Template.from_stack(parts.stack), "WorkerRole")
     assert allow(["logs:CreateLogStream", "logs:PutLogEvents"], "<Audit.Arn>") in found
+
+
+def test_the_retries_are_settings_of_prefect_aws_and_end_before_lazarus_looks(
+    template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(template).items():
+        monkeypatch.setenv(name, value)
+    settings = AwsSettings().ecs.worker
+    assert (settings.create_task_run_max_attempts, settings.register_task_definition_max_attempts) == (3, 6)
+    starting = (settings.create_task_run_max_attempts - 1) * (
+        settings.create_task_run_min_delay_seconds + settings.create_task_run_max_delay_jitter_seconds
+    )
+    delays = [
+        min(settings.register_task_definition_initial_delay_seconds * 2**n, 10.0)
+        for n in range(settings.register_task_definition_max_attempts - 1)
+    ]
+    assert starting + sum(delays) < DEFAULT_PATIENCE_SECONDS / 2
+
+
+def test_scaling() -> None:
+    parts = make_parts()
+    parts.worker(parts.pool(), desired_count=2, max_count=6)
+    template = Template.from_stack(parts.stack)
+    target = plain(only(template, "AWS::ApplicationAutoScaling::ScalableTarget"))
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 6)
+    assert target["ResourceId"] == "service/<Cluster>/<WorkerService.Name>"
+    policy = plain(only(template, "AWS::ApplicationAutoScaling::ScalingPolicy"))
+    assert policy["TargetTrackingScalingPolicyConfiguration"] == {
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "ECSServiceAverageCPUUtilization"},
+        "TargetValue": 60,
+        "ScaleInCooldown": 600,
+        "ScaleOutCooldown": 60,
+    }
+
+
+@pytest.mark.parametrize("counts", [{"desired_count": 3, "max_count": 2}, {"desired_count": 0, "max_count": 2}])
+def test_refuses_scaling_that_cannot_be(counts: dict[str, int]) -> None:
+    parts = make_parts()
+    pool = parts.pool()
+    assert_refused(
+        parts.stack,
+        lambda: parts.worker(pool, **counts),
+        "workers scale from desired_count, at least 1, up to max_count",
+        f"got {counts['desired_count']} and {counts['max_count']}",
+    )

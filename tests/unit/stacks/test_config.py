@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aws_cdk import aws_logs as logs
 
-from cdk_prefect_ecs import SpotPolicy
+from cdk_prefect_ecs import SpotPolicy, WorkQueue
 from stacks import environments
 from stacks.config import (
     LOG_RETENTION_DAYS,
@@ -303,3 +303,15 @@ def test_only_the_asked_environment_is_made(monkeypatch: pytest.MonkeyPatch) -> 
 def test_dask_sizes_are_checked(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DaskConfig(**wrong)
+
+
+def test_further_pools() -> None:
+    made = config(more_pools=(PoolConfig("gpu"), PoolConfig("nightly", worker=WorkerConfig(count=2))))
+    assert [pool.name for pool in made.pools] == ["etl", "gpu", "nightly"]
+    with pytest.raises(ValueError, match="each pool has a name of its own; got etl, gpu, etl"):
+        config(more_pools=(PoolConfig("gpu"), PoolConfig("etl")))
+
+
+def test_refuses_queues_that_prefect_would() -> None:
+    with pytest.raises(ValueError, match="another priority; got 1, 1"):
+        PoolConfig("etl", queues=(WorkQueue("a", 1), WorkQueue("b", 1)))

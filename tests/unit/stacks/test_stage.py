@@ -9,7 +9,8 @@ import pytest
 from aws_cdk.assertions import Annotations, Match, Template
 from stack_helpers import ROOT, new_stage
 
-from stacks.config import CloudApi, EnvironmentConfig, SelfHostedApi
+from cdk_prefect_ecs import SpotPolicy, WorkQueue
+from stacks.config import CloudApi, EnvironmentConfig, PoolConfig, SelfHostedApi, WorkerConfig
 from stacks.environments import ENVIRONMENTS, environment
 from stacks.stage import PrefectStage
 
@@ -182,10 +183,11 @@ def test_lazarus_guards_the_pool_as_configured(name: str) -> None:
     config = environment(name)
     _, execution = templates(name)
     variables = lazarus_environment(execution)
-    assert variables["WORK_POOL"] == config.pool.name
-    assert variables["SPOT_ATTEMPTS"] == str(config.pool.spot_attempts)
-    assert variables["MAX_RESCHEDULES"] == str(config.pool.max_reschedules)
-    assert variables["PATIENCE_SECONDS"] == str(config.pool.patience_seconds)
+    (guarded,) = json.loads(variables["POOLS"]).items()
+    assert guarded[0] == config.pool.name
+    assert guarded[1]["spotAttempts"] == config.pool.spot_attempts
+    assert guarded[1]["maxReschedules"] == config.pool.max_reschedules
+    assert guarded[1]["patienceSeconds"] == config.pool.patience_seconds
     execution.resource_count_is("AWS::Lambda::EventSourceMapping", 1)
     pool = next(iter(execution.find_resources("Custom::PrefectWorkPool").values()))["Properties"]
     flow_environment = pool["BaseJobTemplate"]["variables"]["properties"]["env"]["default"]
@@ -197,11 +199,33 @@ def test_limits_of_lazarus_reach_its_function() -> None:
     pool = dataclasses.replace(config.pool, spot_attempts=5, max_reschedules=0, patience_seconds=240)
     made = new_stage(dataclasses.replace(config, pool=pool))
     variables = lazarus_environment(Template.from_stack(made.execution))
-    assert (variables["SPOT_ATTEMPTS"], variables["MAX_RESCHEDULES"], variables["PATIENCE_SECONDS"]) == (
-        "5",
-        "0",
-        "240",
+    (guarded,) = json.loads(variables["POOLS"]).values()
+    assert (guarded["spotAttempts"], guarded["maxReschedules"], guarded["patienceSeconds"]) == (5, 0, 240)
+
+
+def test_further_pools_have_workers_of_their_own_and_the_same_lazarus() -> None:
+    config = environment("staging")
+    more = (
+        PoolConfig("nightly", spot_policy=SpotPolicy.SPOT, cpu=4096, memory_mib=30720, worker=WorkerConfig(count=2)),
+        PoolConfig("urgent", spot_policy=SpotPolicy.ON_DEMAND, queues=(WorkQueue("now", 1), WorkQueue("soon", 2, 5))),
     )
+    made = new_stage(dataclasses.replace(config, more_pools=more))
+    template = Template.from_stack(made.execution)
+    pools = {
+        p["Properties"]["Name"]: p["Properties"] for p in template.find_resources("Custom::PrefectWorkPool").values()
+    }
+    assert list(pools) == ["etl-staging", "nightly", "urgent"]
+    assert [queue["Name"] for queue in pools["urgent"]["WorkQueues"]] == ["now", "soon"]
+    services = template.find_resources("AWS::ECS::Service").values()
+    assert sorted(service["Properties"]["DesiredCount"] for service in services) == [1, 1, 2]
+    assert list(json.loads(lazarus_environment(template)["POOLS"])) == ["etl-staging", "nightly", "urgent"]
+    # The tags of the environment reach the tasks, which no stack makes.
+    for pool in pools.values():
+        tags = pool["BaseJobTemplate"]["job_configuration"]["task_run_request"]["tags"]
+        assert {tag["key"]: tag["value"] for tag in tags} == config.tags
+    # Beside other pools, the first one's resources are what they were.
+    alone = new_stage(config).execution
+    assert set(Template.from_stack(alone).to_json()["Resources"]) <= set(template.to_json()["Resources"])
 
 
 @pytest.mark.parametrize("name", NAMES)

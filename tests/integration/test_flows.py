@@ -16,6 +16,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -253,6 +254,16 @@ def test_size_of_one_run_comes_from_the_command_line_and_its_queue_is_served(app
     assert sizes(completed(app, run.id)) == {("2048", "5120", "FARGATE_SPOT")}
     queues = app.prefect.read_work_queues(work_pool_name=app.outputs()["WorkPoolName"])
     assert {queue.name for queue in queues} == {"default", "files", "training"}
+
+
+def test_image_of_a_deployment_reaches_its_tasks(app: DeployedApp) -> None:
+    deployment = app.prefect.read_deployment_by_name("train-digits/digits")
+    variables = {**deployment.job_variables, "image": "ghcr.io/acme/training:1.4.2"}
+    app.prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables=variables))
+    (attempt,) = completed(app, app.start_run("train-digits/digits", {"epochs": 1}).id)
+    app.prefect.update_deployment(deployment.id, DeploymentUpdate(job_variables=deployment.job_variables))
+    (container,) = attempt["containers"]
+    assert container["image"] == "ghcr.io/acme/training:1.4.2"
 
 
 def test_parameters_that_do_not_fit_are_refused_by_the_api(app: DeployedApp) -> None:

@@ -15,6 +15,7 @@ from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_api_url,
     check_cloud_id,
+    check_dask_settings,
     check_image_reference,
     check_lazarus_settings,
     check_parameter_name,
@@ -89,6 +90,26 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True)
+class DaskConfig:
+    """Dask clusters that flow runs may open: the sizes of their tasks. docs/dask.md says what they cost."""
+
+    scheduler_cpu: int = 1024
+    scheduler_memory_mib: int = 4096
+    worker_cpu: int = 4096
+    worker_memory_mib: int = 16384
+    idle_seconds: int = 300
+    """A cluster with nothing to do for this long ends by itself."""
+
+    def __post_init__(self) -> None:
+        check_dask_settings(
+            (self.scheduler_cpu, self.scheduler_memory_mib),
+            (self.worker_cpu, self.worker_memory_mib),
+            "X86_64",
+            self.idle_seconds,
+        )
+
+
+@dataclass(frozen=True)
 class PoolConfig:
     """A work pool and the sizes of its flow runs."""
 
@@ -132,6 +153,7 @@ class EnvironmentConfig:
         ``default-vpc`` or the id of a VPC for an existing one. docs/network.md has prices and says which to take.
     :param zone_count: Zones of a new VPC. Spot capacity is per zone, so more are better. None: 3, or 2 where the region
         has no more.
+    :param dask: Dask clusters that flow runs may open. None: they may not.
     :param account: AWS account id. None: the account of the credentials that deploy, so a slip of the profile deploys
         there; pin it for production.
     :param keep_data: Whether bucket and log group outlive their stack.
@@ -150,6 +172,7 @@ class EnvironmentConfig:
     pool: PoolConfig
     more_pools: tuple[PoolConfig, ...] = ()
     worker: WorkerConfig = WorkerConfig()
+    dask: DaskConfig | None = None
     account: str | None = None
     image: str | None = None
     network: str = "public"

@@ -9,6 +9,7 @@ from typing import Final
 from stacks.config import (
     PLACEHOLDER_ID,
     CloudApi,
+    DaskConfig,
     EnvironmentConfig,
     PoolConfig,
     SelfHostedApi,
@@ -82,6 +83,7 @@ def _embedded(api_url: str | None) -> EnvironmentConfig:
         api=SelfHostedApi(url=api_url or LOCAL_API_URL, auth_string_parameter=EMBEDDED_AUTH_PARAMETER),
         pool=PoolConfig(name="etl", cpu=512, memory_mib=1024),
         worker=WorkerConfig(poll_seconds=2),
+        dask=DaskConfig(scheduler_cpu=512, scheduler_memory_mib=1024, worker_cpu=1024, worker_memory_mib=2048),
         keep_data=False,
         log_retention_days=1,
         tags={"Project": "prefect", "Environment": "embedded"},

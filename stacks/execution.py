@@ -9,8 +9,16 @@ import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
-from cdk_prefect_ecs import FlowCluster, FlowImage, FlowNetwork, PrefectApi, PrefectExecutionLayer, WorkerService
-from stacks.config import BUILT_IMAGES, CloudApi, EnvironmentConfig, PoolConfig, SelfHostedApi
+from cdk_prefect_ecs import (
+    DaskAccess,
+    FlowCluster,
+    FlowImage,
+    FlowNetwork,
+    PrefectApi,
+    PrefectExecutionLayer,
+    WorkerService,
+)
+from stacks.config import BUILT_IMAGES, CloudApi, DaskConfig, EnvironmentConfig, PoolConfig, SelfHostedApi
 from stacks.foundation import FoundationStack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -39,6 +47,8 @@ class ExecutionStack(cdk.Stack):
             if config.container_insights
             else ecs.ContainerInsights.DISABLED,
         )
+        image = flow_image(self, config.image)
+        self.dask = self._dask_access(config.dask, foundation, image) if config.dask else None
         workers = config.pool.worker or config.worker
         self.layer = PrefectExecutionLayer(
             self,
@@ -49,10 +59,11 @@ class ExecutionStack(cdk.Stack):
             cluster=self.cluster,
             storage=foundation.storage,
             log_group=foundation.log_group,
-            image=flow_image(self, config.image),
+            image=image,
             spot_policy=config.pool.spot_policy,
             flow_cpu=config.pool.cpu,
             flow_memory_mib=config.pool.memory_mib,
+            flow_environment=self.dask.environment if self.dask else None,
             flow_tags=config.tags,
             concurrency_limit=config.pool.concurrency_limit,
             queues=config.pool.queues,
@@ -69,6 +80,8 @@ class ExecutionStack(cdk.Stack):
         worker = self.layer.worker
         assert isinstance(worker, WorkerService)
         self.worker = worker
+        if self.dask:
+            self.dask.grant_run_clusters(self.layer.flow_role)
         for pool in config.more_pools:
             self._add_work_pool(pool, config)
         if config.api.is_placeholder:
@@ -103,6 +116,24 @@ class ExecutionStack(cdk.Stack):
             description="Role of flow runs: what your flows may use is granted to it",
         )
 
+    def _dask_access(self, config: DaskConfig, foundation: FoundationStack, image: FlowImage) -> DaskAccess:
+        """What flow runs need to open Dask clusters, whose tasks may use the bucket as flow runs may."""
+        dask = DaskAccess(
+            self,
+            "Dask",
+            cluster=self.cluster,
+            network=foundation.network,
+            image=image,
+            log_group=foundation.log_group,
+            scheduler_cpu=config.scheduler_cpu,
+            scheduler_memory_mib=config.scheduler_memory_mib,
+            worker_cpu=config.worker_cpu,
+            worker_memory_mib=config.worker_memory_mib,
+            idle_timeout=cdk.Duration.seconds(config.idle_seconds),
+        )
+        foundation.storage.grant_flow_access(dask)
+        return dask
+
     def _add_work_pool(self, pool: PoolConfig, config: EnvironmentConfig) -> None:
         worker = pool.worker or config.worker
         self.layer.add_work_pool(
@@ -110,6 +141,7 @@ class ExecutionStack(cdk.Stack):
             spot_policy=pool.spot_policy,
             flow_cpu=pool.cpu,
             flow_memory_mib=pool.memory_mib,
+            flow_environment=self.dask.environment if self.dask else None,
             flow_tags=config.tags,
             concurrency_limit=pool.concurrency_limit,
             queues=pool.queues,

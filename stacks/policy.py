@@ -7,7 +7,7 @@ import json
 import aws_cdk as cdk
 from constructs import IConstruct
 
-from cdk_prefect_ecs import LayerPool
+from cdk_prefect_ecs import DaskAccess, LayerPool
 from cdk_prefect_ecs.work_pool import WorkPoolSync
 from stacks.config import BUILT_IMAGES
 from stacks.stage import PrefectStage
@@ -37,20 +37,13 @@ def acknowledge(stage: PrefectStage) -> None:
             "ecr:GetAuthorizationToken supports no resource; pulling is granted for the one repository.",
         )
     cluster = _logical_id(stage.execution.cluster.cluster)
-    ecs_arn = f"arn:{stage.execution.partition}:ecs:{stage.execution.region}:{_account(stage)}"
+    ecs_arn = _ecs_arn(stage)
     first = LayerPool(layer.work_pool, stage.execution.worker, layer.worker_role)
     for pool in (first, *layer.pools.values()):
         _acknowledge_pool(pool, ecs_arn, cluster)
-    for prefix, why in (
-        ("", "Flow runs read all of their own bucket."),
-        ("results/", "Flow runs write task results under keys that Prefect makes."),
-        ("data/", "Flow runs write their own data here."),
-    ):
-        _acknowledge(
-            layer.flow_role.node.find_child("DefaultPolicy"),
-            f"IAM5[Resource::{_bucket_arn(stage)}/{prefix}*]",
-            why,
-        )
+    _acknowledge_storage(stage, layer.flow_role)
+    if stage.execution.dask is not None:
+        _acknowledge_dask(stage, stage.execution.dask, layer.flow_role)
     if layer.lazarus is not None:
         lazarus_policy = layer.lazarus.role.node.find_child("DefaultPolicy")
         _acknowledge(
@@ -98,9 +91,47 @@ def _acknowledge_pool(pool: LayerPool, ecs_arn: str, cluster: str) -> None:
     )
 
 
+def _acknowledge_storage(stage: PrefectStage, role: IConstruct) -> None:
+    for prefix, why in (
+        ("", "Flow runs read all of their own bucket."),
+        ("results/", "Flow runs write task results under keys that Prefect makes."),
+        ("data/", "Flow runs write their own data here."),
+    ):
+        _acknowledge(
+            role.node.find_child("DefaultPolicy"),
+            f"IAM5[Resource::{_bucket_arn(stage)}/{prefix}*]",
+            why,
+        )
+
+
+def _acknowledge_dask(stage: PrefectStage, dask: DaskAccess, flow_role: IConstruct) -> None:
+    _acknowledge_storage(stage, dask.task_role)
+    policy = flow_role.node.find_child("DefaultPolicy")
+    _acknowledge(
+        policy,
+        "IAM5[Resource::*]",
+        "ecs:ListAccountSettings and ec2:DescribeNetworkInterfaces support no resource; both only read.",
+    )
+    for definition in (dask.scheduler_task_definition, dask.worker_task_definition):
+        _acknowledge(
+            policy,
+            f"IAM5[Resource::{_ecs_arn(stage)}:task-definition/{definition.family}:*]",
+            "Every revision of this one family, which flow runs cannot register: a cluster survives a deployment.",
+        )
+    _acknowledge(
+        policy,
+        f"IAM5[Resource::{_ecs_arn(stage)}:task/<{_logical_id(stage.execution.cluster.cluster)}>/*]",
+        "Task ids are made by ECS; the cluster is named, and only tasks with the tag of this access are meant.",
+    )
+
+
 def _acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
     target = scope.node.default_child or scope
     cdk.Validations.of(target).acknowledge(cdk.Acknowledgment(id=f"AwsSolutions-{rule}", reason=reason))
+
+
+def _ecs_arn(stage: PrefectStage) -> str:
+    return f"arn:{stage.execution.partition}:ecs:{stage.execution.region}:{_account(stage)}"
 
 
 def _account(stage: PrefectStage) -> str:

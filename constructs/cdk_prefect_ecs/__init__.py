@@ -3,6 +3,7 @@
 from cdk_prefect_ecs.api import ApiSecret, PrefectApi
 from cdk_prefect_ecs.capacity import CapacityKind, CapacityWeight, FlowCapacity, SpotPolicy
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.dask import DaskAccess
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.execution_layer import LayerPool, PrefectExecutionLayer
 from cdk_prefect_ecs.image import FlowImage, FlowRepository
@@ -22,6 +23,7 @@ __all__ = [
     "AutoScalingMachines",
     "CapacityKind",
     "CapacityWeight",
+    "DaskAccess",
     "ExecutionRole",
     "ExternalMachines",
     "FlowCapacity",

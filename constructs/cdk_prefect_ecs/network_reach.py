@@ -37,6 +37,10 @@ _ECS: Final = ServiceCall("ecs", "The worker and Lazarus start and stop and look
 _OBSERVER: Final = ServiceCall(
     "sqs", "The observer of prefect-aws looks once for a queue that does not exist", every_zone=False
 )
+_CLUSTERS: Final = (
+    _ECS,
+    ServiceCall("ec2", "Flow runs ask for the addresses of their Dask schedulers"),
+)
 _EXEC: Final = ServiceCall("ssmmessages", "ECS Exec into the worker")
 
 
@@ -70,6 +74,11 @@ def secret_calls(secret_service: str | None) -> tuple[ServiceCall, ...]:
 def lazarus_calls(*, secret_service: str | None) -> tuple[ServiceCall, ...]:
     """What Lazarus calls."""
     return (_ECS, _LOG, *secret_calls(secret_service))
+
+
+def dask_calls() -> tuple[ServiceCall, ...]:
+    """What flow runs call to open Dask clusters."""
+    return _CLUSTERS
 
 
 def endpoint_zones(calls: Sequence[ServiceCall], zones: int) -> int:

@@ -13,7 +13,7 @@ from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.storage import FlowStorage
 
 
-def _ecs_tasks(scope: Construct) -> iam.IPrincipal:
+def ecs_tasks(scope: Construct) -> iam.IPrincipal:
     """ECS tasks of this account. The conditions keep other accounts from using ECS as a confused deputy; source:
     "Task IAM role", Amazon ECS Developer Guide."""
     stack = cdk.Stack.of(scope)
@@ -47,7 +47,7 @@ class ExecutionRole(iam.Role):
         super().__init__(
             scope,
             construct_id,
-            assumed_by=_ecs_tasks(scope),
+            assumed_by=ecs_tasks(scope),
             description="ECS agent: starts Prefect worker and flow-run tasks",
         )
         log_group.grant_write(self)
@@ -65,7 +65,7 @@ class FlowRole(iam.Role):
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, storage: FlowStorage) -> None:
-        super().__init__(scope, construct_id, assumed_by=_ecs_tasks(scope), description="Prefect flow runs")
+        super().__init__(scope, construct_id, assumed_by=ecs_tasks(scope), description="Prefect flow runs")
         storage.grant_flow_access(self)
 
 
@@ -77,7 +77,7 @@ class WorkerRole(iam.Role):
     """
 
     def __init__(self, scope: Construct, construct_id: str) -> None:
-        super().__init__(scope, construct_id, assumed_by=_ecs_tasks(scope), description="Prefect ECS worker")
+        super().__init__(scope, construct_id, assumed_by=ecs_tasks(scope), description="Prefect ECS worker")
 
 
 def grant_run_flows(

@@ -244,3 +244,23 @@ def check_lazarus_settings(spot_attempts: int, max_reschedules: int, patience_se
             "patience must be at least 10 seconds, or runs whose task is just starting would be rescheduled; "
             f"got {patience_seconds:g} seconds"
         )
+
+
+def check_dask_settings(
+    scheduler_size: tuple[int, int], worker_size: tuple[int, int], cpu_architecture: str, idle_seconds: float
+) -> None:
+    """Check what access to Dask clusters is made with; a size is CPU units and MiB.
+
+    :raises ValueError: As :class:`~cdk_prefect_ecs.DaskAccess` documents.
+    """
+    for role, (cpu, memory_mib) in (("scheduler", scheduler_size), ("worker", worker_size)):
+        try:
+            check_fargate_size(cpu, memory_mib)
+        except ValueError as error:
+            raise ValueError(f"Dask {role}: {error}") from None
+    check_cpu_architecture(cpu_architecture)
+    if idle_seconds < 60:
+        raise ValueError(
+            "idle_timeout must be at least 60 seconds, or a scheduler would end while its workers are starting; "
+            f"got {idle_seconds:g} seconds"
+        )

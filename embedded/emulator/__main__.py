@@ -48,7 +48,7 @@ def main() -> int:
         return 1
     directory, mark = Path(os.environ["EMBEDDED_DIRECTORY"]), os.environ[MARK]
 
-    from embedded.emulator import authorization, cloudformation, ecs_api, mends
+    from embedded.emulator import authorization, cloudformation, ecs_api, interfaces, mends
     from embedded.emulator.control import Control
     from embedded.emulator.engine import Engine
     from embedded.emulator.inner import app
@@ -66,6 +66,7 @@ def main() -> int:
     if app.AUTH:
         authorization.install()
     mends.install()
+    interfaces.install()
     ecs_api.install(engine, scheduler)
     cloudformation.install(scheduler)
     asyncio.run(serve(Control(engine, mark).wrap(app.app)))

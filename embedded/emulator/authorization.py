@@ -109,6 +109,11 @@ def _passed_roles(operation: str, data: Json, definition: Mapping[str, Any]) -> 
     return [source[key] for key in ("executionRoleArn", "taskRoleArn") if source.get(key)]
 
 
+def resource_tags(arn: str) -> dict[str, str]:
+    """The tags of something in ECS as conditions see them; MiniStack knows none of tasks."""
+    return {f"aws:ResourceTag/{tag['key']}": str(tag["value"]) for tag in ecs._tags.get(arn) or []}
+
+
 def deny(operation: str, data: Json, *, headers: Mapping[str, str], query: Json, body: bytes) -> Response | None:
     """AWS's refusal of this request, or None when the caller may."""
     account, region = account_and_region()
@@ -122,7 +127,7 @@ def deny(operation: str, data: Json, *, headers: Mapping[str, str], query: Json,
             "ecs",
             region,
             resource_arn=check.resource,
-            service_context={**tags, **check.context},
+            service_context={**tags, **resource_tags(check.resource), **check.context},
         )
         if isinstance(denied, iam_evaluator.EvalResult):
             refusal: Response = iam_actions.access_denied_response(

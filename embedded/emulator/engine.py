@@ -6,9 +6,8 @@ import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from embedded.emulator import capacity, machines, placement, tasks
+from embedded.emulator import capacity, interfaces, machines, placement, tasks
 from embedded.emulator.events import EventStream
 from embedded.emulator.inner import Json, Response, account_and_region, arn_of, ecs, refuse, reply, responses
 from embedded.emulator.runtime import Runtime
@@ -239,7 +238,7 @@ def new_record(arn: str, cluster: Json, definition: Json, request: Json) -> Json
     overrides.setdefault("containerOverrides", [])
     overrides.setdefault("inferenceAcceleratorOverrides", [])
     now = responses.now_iso()
-    subnets = ((request.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}).get("subnets") or []
+    awsvpc = (request.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}
     account, region = account_and_region()
     return {
         "taskArn": arn,
@@ -260,7 +259,7 @@ def new_record(arn: str, cluster: Json, definition: Json, request: Json) -> Json
         "startedBy": request.get("startedBy") or "",
         "version": 0,
         "containers": [_container_record(arn, cluster, c, account, region) for c in definition["containerDefinitions"]],
-        "attachments": _interface(subnets) if definition.get("networkMode") == "awsvpc" else [],
+        "attachments": [interfaces.attach(awsvpc)] if definition.get("networkMode") == "awsvpc" else [],
         "availabilityZone": f"{region}a",
         "enableExecuteCommand": bool(request.get("enableExecuteCommand")),
         "healthStatus": "UNKNOWN",
@@ -282,9 +281,3 @@ def _container_record(arn: str, cluster: Json, definition: Json, account: str, r
         "cpu": str(definition.get("cpu") or 0),
         **({"memory": str(definition["memory"])} if definition.get("memory") else {}),
     }
-
-
-def _interface(subnets: list[str]) -> list[Any]:
-    details = [{"name": "subnetId", "value": subnets[0]}] if subnets else []
-    details.append({"name": "privateIPv4Address", "value": "127.0.0.1"})
-    return [{"id": str(uuid.uuid4()), "type": "ElasticNetworkInterface", "status": "ATTACHED", "details": details}]

@@ -49,7 +49,8 @@ def problem(strategy: Sequence[Share], associated: Iterable[str]) -> str | None:
         )
     if sum(share.base > 0 for share in strategy) > 1:
         return "Only one capacity provider in a strategy can have a base defined."
-    if not any(share.weight for share in strategy):
+    # The API reference says so of "multiple capacity providers": for one alone, the weight means nothing.
+    if len(strategy) > 1 and not any(share.weight for share in strategy):
         return "Specify a capacity provider with a weight value greater than 0 and try again."
     return None
 
@@ -67,7 +68,7 @@ def place(strategy: Sequence[Share], count: int, running: Mapping[str, int] | No
         if below_base:
             choice = below_base[0]
         else:
-            weighted = [share for share in strategy if share.weight]
+            weighted = [share for share in strategy if share.weight] or [Share(strategy[0].provider, weight=1)]
             # The task that would be added is counted, so that equal fill levels go to the heavier provider.
             choice = min(weighted, key=lambda s: (placed.get(s.provider, 0) - s.base + 1) / s.weight)
         placed[choice.provider] = placed.get(choice.provider, 0) + 1

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedded.emulator import capacity, containers, credentials, machines, registry, secret_values
+from embedded.emulator import capacity, containers, credentials, interfaces, machines, registry, secret_values
 from embedded.emulator.container_logs import LogDriverError, LogStream, open_stream
 from embedded.emulator.containers import Container
 from embedded.emulator.events import EventStream
@@ -92,7 +92,10 @@ class TaskRun:
 
     def override_of(self, name: str) -> Json:
         overrides = (self.record.get("overrides") or {}).get("containerOverrides") or []
-        return next((dict(o) for o in overrides if o.get("name") == name), {})
+        found = next((dict(o) for o in overrides if o.get("name") == name), {})
+        if command := found.get("command"):
+            found["command"] = interfaces.listening_on(command, interfaces.address_of(self.record))
+        return found
 
     def role(self, key: str) -> str:
         """``taskRoleArn`` or ``executionRoleArn``; RunTask's override wins (prefect-aws sends the task role there)."""
@@ -297,6 +300,7 @@ class TaskRun:
         self._enter("DEPROVISIONING")
         self.world.runtime.clean_up(self.id)
         shutil.rmtree(self._home, ignore_errors=True)  # ephemeral storage
+        interfaces.detach(self.record)
         for container in self.record["containers"]:
             container["lastStatus"] = "STOPPED"
         self.record["stoppedAt"] = responses.now_iso()

@@ -65,5 +65,11 @@ def test_what_ecs_refuses(strategy: list[Share], message: str) -> None:
     assert message in (problem(strategy, ["FARGATE", "FARGATE_SPOT", "asg"]) or "")
 
 
+def test_one_provider_alone_needs_no_weight() -> None:
+    alone = strategy_from([{"capacityProvider": "FARGATE_SPOT"}])
+    assert problem(alone, ["FARGATE", "FARGATE_SPOT"]) is None
+    assert place(alone, 2) == ["FARGATE_SPOT", "FARGATE_SPOT"]
+
+
 def test_a_good_strategy_has_no_problem() -> None:
     assert problem(CLASSIC, ["FARGATE", "FARGATE_SPOT"]) is None

@@ -44,6 +44,7 @@ def test_every_flow_is_deployed_once() -> None:
     entrypoints = [deployment["entrypoint"] for deployment in read("prefect.yaml")["deployments"]]
     assert sorted(entrypoints) == [
         "airports.py:compare_airports",
+        "bootstrap.py:rank_carriers",
         "files.py:weather_files",
         "flights.py:flights_etl",
         "training.py:train_digits",
@@ -91,6 +92,7 @@ def test_sizes_queues_and_spot_policies_are_said_per_deployment(monkeypatch: pyt
         "weather": ("files", 1024, 2048, []),
         "digits": ("training", 1024, 2048, ["FARGATE_SPOT"]),
         "airports": (None, None, None, ["FARGATE"]),
+        "bootstrap": (None, None, None, ["FARGATE"]),
     }
 
 
@@ -103,9 +105,13 @@ def lock() -> dict[str, str]:
 
 def test_the_official_image_installs_what_an_image_of_our_own_has() -> None:
     config = read("prefect.yaml")
-    packages = config["definitions"]["packages"]
-    assert all(found["work_pool"]["job_variables"]["env"] == packages for found in config["deployments"])
-    installed = [Requirement(text) for text in packages["EXTRA_PIP_PACKAGES"].split()]
+    plain, with_dask = (config["definitions"][name] for name in ("packages", "packages_with_dask"))
+    for found in config["deployments"]:
+        assert found["work_pool"]["job_variables"]["env"] == (with_dask if "dask" in found["tags"] else plain)
+    installed = {Requirement(text) for text in with_dask["EXTRA_PIP_PACKAGES"].split()}
+    without_dask = {Requirement(text) for text in plain["EXTRA_PIP_PACKAGES"].split()}
+    assert without_dask < installed
+    assert {found.name for found in installed - without_dask} == {"dask", "distributed", "dask-cloudprovider"}
     locked = lock()
     assert {found.name: str(found.specifier) for found in installed} == {
         found.name: locked[found.name] for found in installed

@@ -12,6 +12,7 @@ from stacks.config import (
     MAX_ZONES,
     PLACEHOLDER_ID,
     CloudApi,
+    DaskConfig,
     EnvironmentConfig,
     PoolConfig,
     SelfHostedApi,
@@ -39,6 +40,7 @@ def test_defaults_are_careful() -> None:
     made = config()
     assert made.keep_data
     assert not made.execute_command
+    assert made.dask is None
     assert made.account is None
     assert made.image is None
     assert (made.network, made.zones) == ("public", 3)
@@ -288,6 +290,19 @@ def test_only_the_asked_environment_is_made(monkeypatch: pytest.MonkeyPatch) -> 
     others = {name: refuse for name in ENVIRONMENTS if name != "dev"}
     monkeypatch.setattr(environments, "ENVIRONMENTS", ENVIRONMENTS | others)
     assert environment("dev").name == "dev"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"worker_cpu": 3000}, "Dask worker: cpu 3000 is not a Fargate size"),
+        ({"scheduler_cpu": 512, "scheduler_memory_mib": 8192}, "Dask scheduler: memory_mib 8192"),
+        ({"idle_seconds": 30}, "idle_timeout must be at least 60 seconds"),
+    ],
+)
+def test_dask_sizes_are_checked(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DaskConfig(**wrong)
 
 
 def test_further_pools() -> None:

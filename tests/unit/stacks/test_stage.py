@@ -27,6 +27,7 @@ STATEFUL = {
 # CloudFormation gives these no tags, or the CDK gives them none (functions of its own custom resources).
 UNTAGGED = {
     "AWS::EC2::Route",
+    "AWS::EC2::SecurityGroupIngress",
     "AWS::EC2::SubnetRouteTableAssociation",
     "AWS::EC2::VPCGatewayAttachment",
     "AWS::ECS::ClusterCapacityProviderAssociations",
@@ -142,6 +143,32 @@ def test_worker_and_pool_are_as_configured(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_flow_runs_open_dask_clusters_only_where_configured(name: str) -> None:
+    dask, (_, execution) = environment(name).dask, templates(name)
+    families = {
+        found["Properties"]["Family"]: (found["Properties"]["Cpu"], found["Properties"]["Memory"])
+        for found in execution.find_resources("AWS::ECS::TaskDefinition").values()
+        if "dask" in json.dumps(found["Properties"]["ContainerDefinitions"])
+    }
+    prefix = f"{stage(name).execution.stack_name}-Dask"
+    assert families == (
+        {
+            f"{prefix}-scheduler": (str(dask.scheduler_cpu), str(dask.scheduler_memory_mib)),
+            f"{prefix}-worker": (str(dask.worker_cpu), str(dask.worker_memory_mib)),
+        }
+        if dask
+        else {}
+    )
+    (pool,) = execution.find_resources("Custom::PrefectWorkPool").values()
+    variables = pool["Properties"]["BaseJobTemplate"]["variables"]["properties"]["env"]["default"]
+    assert ("DASK_CLOUDPROVIDER__ECS__CLUSTER_ARN" in variables) == bool(dask)
+    flow_policy = next(
+        policy for name, policy in resources(execution).items() if name.startswith("PrefectFlowRoleDefaultPolicy")
+    )
+    assert ("ecs:RunTask" in json.dumps(flow_policy)) == bool(dask)
+
+
 def lazarus_environment(template: Template) -> dict[str, Any]:
     """The environment of the one function that is Lazarus."""
     found = template.find_resources(
@@ -218,9 +245,12 @@ def test_no_queue_is_open_or_unencrypted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_security_group_has_ingress(name: str) -> None:
+def test_no_security_group_has_ingress_but_that_of_dask_clusters(name: str) -> None:
     for template in templates(name):
-        template.resource_count_is("AWS::EC2::SecurityGroupIngress", 0)
+        for rule in template.find_resources("AWS::EC2::SecurityGroupIngress").values():
+            assert environment(name).dask
+            assert rule["Properties"]["GroupId"]["Fn::GetAtt"][0].startswith("DaskSecurityGroup")
+            assert "SourceSecurityGroupId" in rule["Properties"]
         for group in template.find_resources("AWS::EC2::SecurityGroup").values():
             assert "SecurityGroupIngress" not in group["Properties"]
 

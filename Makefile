@@ -32,8 +32,9 @@ help: ## Show this list
 demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see it complete (KEEP=1 leaves it running; EMBEDDED_RUNTIME=podman: in containers)
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
+# Two at a time: the integration tests, which mostly wait, and beside them all others, which compute.
 test: lint ## Run checks, unit, policy and integration tests
-	pytest -m "not slow and not image" --ignore tests/ui
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not image" --ignore tests/ui
 
 test-slow: $(INSTALLED) ## Run the integration tests that take minutes
 	pytest -m "slow and not image" --ignore tests/ui

@@ -124,6 +124,8 @@ def test_ctrl_c_ends_a_foreground_instance(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell's background job ignores SIGINT, and so would everything that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert any("Ctrl-C ends it" in line for line in process.stdout)

@@ -1,4 +1,4 @@
-"""An app of the size of the two stacks that prefect-aws 0.7.12 deploys (`prefect_aws/templates/ecs`), in CDK's constructs.
+"""An app of the size of the two stacks that prefect-aws 0.7.12 deploys (`prefect_aws/templates/ecs`).
 
 It has the same kinds and numbers of resources, so that synthesis has as much to do; it is not a copy of their app.
 """

@@ -1,32 +1,24 @@
-"""Our app with more pools or more environments than it ships with: `python -m bench.synth_app POOLS ENVIRONMENTS [checks]`."""
+"""Our app with more pools or environments than it has: `python -m bench.synth_app POOLS ENVIRONMENTS [checks]`."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
+
+from app import synthesize  # first: it turns the garbage collector off, and CDK is imported next
 
 import aws_cdk as cdk
 
 from stacks.config import EnvironmentConfig, PoolConfig
 from stacks.environments import environment
-from stacks.stage import PrefectStage
 
 
-def main(pools: int, environments: int, checks: bool) -> None:
+def main(pools: int, environments: int, policy_checks: bool) -> None:
     """Synthesize so many environments with so many work pools each."""
-    app = cdk.App()
-    for number in range(environments):
-        config = of_size(pools, f"dev{number}" if number else "dev")
-        stage = PrefectStage(app, config.stage_name, config=config)
-        if checks:
-            from stacks.policy import acknowledge
-
-            acknowledge(stage)
-    if checks:
-        from cdk_nag import AwsSolutionsChecks
-
-        cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
-    app.synth()
+    names = [f"dev{number or ''}" for number in range(environments)]
+    synthesize(cdk.App(), *(of_size(pools, name) for name in names), policy_checks=policy_checks)
+    gc.freeze()
 
 
 def of_size(pools: int, name: str) -> EnvironmentConfig:

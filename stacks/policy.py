@@ -31,11 +31,13 @@ def acknowledge(stage: PrefectStage) -> None:
         )
 
     if stage.config.image in BUILT_IMAGES:
-        _acknowledge(
-            layer.execution_role.node.find_child("DefaultPolicy"),
-            "IAM5[Resource::*]",
-            "ecr:GetAuthorizationToken supports no resource; pulling is granted for the one repository.",
-        )
+        dask = stage.execution.dask
+        for execution_role in (layer.execution_role, *([dask.execution_role] if dask else [])):
+            _acknowledge(
+                execution_role.node.find_child("DefaultPolicy"),
+                "IAM5[Resource::*]",
+                "ecr:GetAuthorizationToken supports no resource; pulling is granted for the one repository.",
+            )
     cluster = _logical_id(stage.execution.cluster.cluster)
     ecs_arn = _ecs_arn(stage)
     first = LayerPool(layer.work_pool, stage.execution.worker, layer.worker_role)

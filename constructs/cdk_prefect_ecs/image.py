@@ -23,8 +23,6 @@ PREFECT_AWS_VERSION: Final = "0.7.12"
 #: Tags follow the pattern of the official image prefecthq/prefect-aws.
 DEFAULT_IMAGE: Final = f"prefecthq/prefect-aws:{PREFECT_AWS_VERSION}-python3.12-prefect{PREFECT_VERSION}"
 
-_PLATFORMS: Final = {"X86_64": ecr_assets.Platform.LINUX_AMD64, "ARM64": ecr_assets.Platform.LINUX_ARM64}
-
 
 @dataclass(frozen=True)
 class FlowImage:
@@ -151,7 +149,9 @@ class FlowImage:
             build_secrets=dict(build_secrets) if build_secrets else None,
             exclude=list(exclude) if exclude else None,
             ignore_mode=cdk.IgnoreMode.DOCKER,
-            platform=_PLATFORMS[cpu_architecture],
+            platform=ecr_assets.Platform.LINUX_ARM64
+            if cpu_architecture == "ARM64"
+            else ecr_assets.Platform.LINUX_AMD64,
         )
         return FlowImage(asset.image_uri, asset.repository, cpu_architecture=cpu_architecture, writable_paths=paths)
 

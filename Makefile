@@ -24,7 +24,7 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-slow test-host test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
+.PHONY: help demo test test-slow soak test-host test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: lint ## Run checks, unit, policy and integration tests
 
 test-slow: $(INSTALLED) ## Run the integration tests that take minutes
 	pytest -m "slow and not image" --ignore tests/ui
+
+soak: $(INSTALLED) ## Deploy, run, interrupt and destroy on CYCLES=50 embedded AWSes, one by one: is anything left?
+	CYCLES=$(or $(CYCLES),50) pytest tests/integration/embedded/test_embedded_cycles.py
 
 test-host: $(INSTALLED) $(CHECKS) ## Set up a worker host for real, on a scratch machine with its own systemd; takes root
 	pytest -m "slow and image" --ignore tests/ui

@@ -118,14 +118,13 @@ class EmbeddedAws:
             if ephemeral:
                 shutil.rmtree(home, ignore_errors=True)
             raise
-        state.write(home / STATE_FILE)
         return cls(home, state, process, ephemeral=ephemeral)
 
     @classmethod
     def attach(cls, directory: Path) -> "EmbeddedAws":
         """Talk to the embedded AWS whose state is in this directory."""
-        state = ServerState.read(directory.resolve() / STATE_FILE)
-        if state is None or state.process() is None:
+        state = ServerState.attach(directory.resolve() / STATE_FILE)
+        if state is None:
             raise EmbeddedError(f"no embedded AWS runs in {directory}; start one with: python -m embedded up")
         return cls(directory.resolve(), state)
 
@@ -301,6 +300,7 @@ def _launch(
                 detached=detached,
                 settings={"enforce_iam": str(enforce_iam).lower(), "runtime": runtime},
                 mark=mark,
+                state_file=home / STATE_FILE,
             )
         except EmbeddedError as error:
             # Somebody took the port between our look and the emulator's bind.

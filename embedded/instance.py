@@ -11,7 +11,7 @@ from embedded import prefect_server as prefect_module
 from embedded.aws import EmbeddedAws
 from embedded.errors import EmbeddedError
 from embedded.launching import ServerState
-from embedded.prefect_server import PrefectServer
+from embedded.prefect_server import PrefectServer, new_auth_string
 
 AUTH_PARAMETER = "/prefect/embedded/auth-string"
 """The SecureString with the server's ``user:password``, where a stack finds it."""
@@ -26,14 +26,13 @@ class Instance:
     def start(cls, directory: Path, *, detached: bool) -> "Instance":
         aws = EmbeddedAws.start(directory, detached=detached)
         try:
-            prefect = PrefectServer.start(directory, detached=detached)
+            auth_string = new_auth_string()
+            aws.client("ssm").put_parameter(Name=AUTH_PARAMETER, Value=auth_string, Type="SecureString", Overwrite=True)
+            # Last: an instance whose Prefect server answers is whole.
+            return cls(aws, PrefectServer.start(directory, auth_string=auth_string, detached=detached))
         except BaseException:
             aws.stop()
             raise
-        aws.client("ssm").put_parameter(
-            Name=AUTH_PARAMETER, Value=prefect.auth_string or "", Type="SecureString", Overwrite=True
-        )
-        return cls(aws, prefect)
 
     @classmethod
     def attach(cls, directory: Path) -> "Instance":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -33,6 +33,7 @@ class ServerState:
     created: float  # with the pid, tells the process from a later one with the same number
     port: int
     settings: dict[str, str] = field(default_factory=dict)
+    ready: bool = True
 
     @classmethod
     def read(cls, file: Path) -> "ServerState | None":
@@ -48,6 +49,12 @@ class ServerState:
         unfinished.touch(mode=0o600)
         unfinished.write_text(json.dumps(asdict(self), indent=2))
         unfinished.replace(file)
+
+    @classmethod
+    def attach(cls, file: Path) -> "ServerState | None":
+        """What `read` finds if the server is running and was seen to answer, else None."""
+        state = cls.read(file)
+        return state if state is not None and state.ready and state.process() is not None else None
 
     def process(self) -> psutil.Process | None:
         """The living process, or None when it is gone or its number belongs to another by now."""
@@ -100,8 +107,18 @@ def launch(
     detached: bool,
     settings: Mapping[str, str],
     mark: str,
+    state_file: Path,
+    started: Callable[[ServerState], object] | None = None,
 ) -> tuple[ServerState, subprocess.Popen[bytes]]:
-    """Start a server in a session of its own and wait until it answers."""
+    """Start a server in a session of its own and wait until it answers.
+
+    Whoever finds the state file of one that never got that far can stop it, even where this process was killed at once:
+    what carries the mark is known before there is anything.
+
+    :param started: Called as soon as there is a process.
+    """
+    state = ServerState(name, mark, 0, 0.0, port, dict(settings), ready=False)
+    state.write(state_file)
     with log.open("ab") as sink:
         process = subprocess.Popen(
             list(argv),
@@ -113,18 +130,23 @@ def launch(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    created = psutil.Process(process.pid).create_time()
-    state = ServerState(name, mark, process.pid, created, port, dict(settings))
+    state = replace(state, pid=process.pid, created=psutil.Process(process.pid).create_time())
     deadline = time.monotonic() + timeout
     try:
+        state.write(state_file)
+        if started is not None:
+            started(state)
         while not ready():
             if process.poll() is not None:
                 raise EmbeddedError(f"{name} ended with exit code {process.returncode}.\n{tail(log)}")
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"{name} did not answer on port {port} within {timeout:.0f} s.\n{tail(log)}")
             time.sleep(0.05)
+        state = replace(state, ready=True)
+        state.write(state_file)
     except BaseException:
         stop(state, process)
+        state_file.unlink(missing_ok=True)
         raise
     return state, process
 

@@ -52,7 +52,7 @@ class PrefectServer:
         :param detached: Whether it outlives this process.
         """
         if auth_string == _NEW:
-            auth_string = f"admin:{secrets.token_urlsafe(24)}"
+            auth_string = new_auth_string()
         ephemeral = directory is None
         home = Path(tempfile.mkdtemp(prefix="embedded-prefect-")) if directory is None else directory.resolve()
         launching.private_directory(home)
@@ -71,6 +71,7 @@ class PrefectServer:
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect-server" / "ui"),
         }
         settings = {}
+        reapers: list[subprocess.Popen[bytes]] = []
         if auth_string:
             # By environment and not by option: command lines are public.
             environment["PREFECT_SERVER_API_AUTH_STRING"] = settings["auth_string"] = auth_string
@@ -86,20 +87,24 @@ class PrefectServer:
                 detached=detached,
                 settings=settings,
                 mark=mark,
+                state_file=home / STATE_FILE,
+                started=lambda state: (
+                    None if detached else reapers.append(_start_reaper(state, [home] if ephemeral else []))
+                ),
             )
         except BaseException:
+            for reaper in reapers:
+                _end_reaper(reaper)
             if ephemeral:
                 shutil.rmtree(home, ignore_errors=True)
             raise
-        state.write(home / STATE_FILE)
-        reaper = None if detached else _start_reaper(state, [home] if ephemeral else [])
-        return cls(home, state, process, reaper, ephemeral=ephemeral)
+        return cls(home, state, process, reapers[0] if reapers else None, ephemeral=ephemeral)
 
     @classmethod
     def attach(cls, directory: Path) -> "PrefectServer":
         """Talk to the Prefect server whose state is in this directory."""
-        state = ServerState.read(directory.resolve() / STATE_FILE)
-        if state is None or state.process() is None:
+        state = ServerState.attach(directory.resolve() / STATE_FILE)
+        if state is None:
             raise EmbeddedError(f"no Prefect server runs in {directory}; start one with: python -m embedded up")
         return cls(directory.resolve(), state)
 
@@ -138,9 +143,8 @@ class PrefectServer:
     def stop(self) -> None:
         # Its database survives a kill; its graceful shutdown can take long.
         launching.stop(self._state, self._process, grace=2)
-        if self._reaper is not None and self._reaper.stdin is not None:
-            self._reaper.stdin.close()
-            self._reaper.wait()
+        if self._reaper is not None:
+            _end_reaper(self._reaper)
         (self.directory / STATE_FILE).unlink(missing_ok=True)
         if self._ephemeral:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -154,6 +158,11 @@ class PrefectServer:
         self.stop()
 
 
+def new_auth_string() -> str:
+    """``user:password`` that nobody can guess."""
+    return f"admin:{secrets.token_urlsafe(24)}"
+
+
 def _start_reaper(state: ServerState, directories: list[Path]) -> subprocess.Popen[bytes]:
     """The server itself would survive this process's death."""
     return subprocess.Popen(
@@ -164,6 +173,12 @@ def _start_reaper(state: ServerState, directories: list[Path]) -> subprocess.Pop
         start_new_session=True,
         env={k: v for k, v in os.environ.items() if k != reaper_script.MARK},
     )
+
+
+def _end_reaper(reaper: subprocess.Popen[bytes]) -> None:
+    assert reaper.stdin is not None
+    reaper.stdin.close()
+    reaper.wait()
 
 
 def _answers(api_url: str, auth_string: str | None) -> bool:

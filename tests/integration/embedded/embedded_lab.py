@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import os
+import socket
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -171,3 +174,18 @@ class Lab:
             return mine if mine and mine[-1]["lastStatus"] == "STOPPED" else None
 
         return wait_until(look, f"the STOPPED event of {arn}")
+
+
+def port_is_free(endpoint: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))) != 0
+
+
+def living(directory: Path) -> list[psutil.Process]:
+    """Processes that have this directory in their environment: every server's, and all that it starts."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and any(str(directory) in value for value in process.environ().values()):
+                found.append(process)
+    return found

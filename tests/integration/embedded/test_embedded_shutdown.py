@@ -2,16 +2,17 @@
 
 import io
 import json
+import os
 import signal
-import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import psutil
 import pytest
-from embedded_lab import Lab, gone, wait_until
+from embedded_lab import Lab, gone, living, port_is_free, wait_until
 
 from embedded import EmbeddedAws
 from embedded.launching import ROOT
@@ -32,11 +33,6 @@ lab.wait_for_line(arn, "ready")
 print(aws.directory, aws.pid, lab.task(arn).pid, flush=True)
 sys.stdin.read()
 """
-
-
-def port_is_free(endpoint: str) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))) != 0
 
 
 def with_task(aws: EmbeddedAws) -> int | None:
@@ -71,6 +67,21 @@ def test_stop_leaves_nothing_even_after_the_emulator_was_killed() -> None:
     assert gone(aws.pid, task, reaper)
     assert port_is_free(aws.endpoint)
     assert not aws.directory.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5, 5.0])
+def test_killed_while_it_starts_it_can_be_started_again(seconds: float, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "embedded"]
+    environment = {**os.environ, "EMBEDDED_DIR": str(tmp_path)}
+    up = subprocess.Popen([*command, "up"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    time.sleep(seconds)  # somewhere on its way; where, depends on the machine
+    up.kill()
+    up.wait()
+    for arguments in ("up", "down"):
+        subprocess.run([*command, arguments], cwd=ROOT, env=environment, check=True, capture_output=True)
+    wait_until(lambda: not living(tmp_path), f"all processes to end, but there are {living(tmp_path)}")
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_it_ends_with_the_process_that_started_it() -> None:

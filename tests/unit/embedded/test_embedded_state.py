@@ -35,6 +35,14 @@ def test_a_reused_process_id_is_not_the_server() -> None:
     assert dataclasses.replace(ME, created=ME.created - 100).process() is None
 
 
+def test_a_server_that_never_answered_is_not_attached_to(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    ME.write(file)
+    assert ServerState.attach(file) == ME
+    dataclasses.replace(ME, ready=False).write(file)
+    assert ServerState.attach(file) is None
+
+
 def test_attaching_to_nothing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedError, match="python -m embedded up"):
         EmbeddedAws.attach(tmp_path)

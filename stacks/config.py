@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from cdk_prefect_ecs.capacity import SpotPolicy
+from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.network_modes import MIN_ZONES, NETWORK_MODES, default_zone_count
-from cdk_prefect_ecs.network_reach import registry_on_the_internet
+from cdk_prefect_ecs.network_reach import check_host_reach, registry_on_the_internet
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
@@ -18,6 +19,7 @@ from cdk_prefect_ecs.settings import (
     check_dask_settings,
     check_image_reference,
     check_lazarus_settings,
+    check_no_service_settings,
     check_parameter_name,
     check_work_pool_settings,
     check_worker_settings,
@@ -78,15 +80,28 @@ class SelfHostedApi:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """A worker service."""
+    """The workers of a pool: an ECS service, or one small EC2 instance."""
 
     count: int = 1
+    max_count: int | None = None
+    """Workers at most: the service adds some while they are busy. None: their number does not change."""
     cpu: int = 512
     memory_mib: int = 1024
     poll_seconds: int = 5
+    host: str | None = None
+    """Type of an EC2 instance, such as ``t4g.micro``, on which the one worker runs in place of the service; what shapes
+    the service is left out then. docs/worker-host.md has prices and says which to take. None: an ECS service."""
 
     def __post_init__(self) -> None:
-        check_worker_settings(self.cpu, self.memory_mib, "X86_64", self.count, self.poll_seconds, None)
+        if self.host is not None:
+            of_a_service = ("count", "max_count", "cpu", "memory_mib")
+            check_no_service_settings(
+                "host", {name: (getattr(self, name), getattr(WorkerConfig, name)) for name in of_a_service}
+            )
+            check_host_type(self.host)
+        check_worker_settings(
+            self.cpu, self.memory_mib, "X86_64", self.count, self.poll_seconds, None, max_count=self.max_count
+        )
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,8 @@ class PoolConfig:
     spot_policy: SpotPolicy = SpotPolicy.SPOT_WITH_FALLBACK
     cpu: int = 1024
     memory_mib: int = 2048
+    storage_gib: int | None = None
+    """Scratch disk of a flow run, 21 to 200 GiB; None: 20, which cost nothing."""
     concurrency_limit: int | None = None
     queues: tuple[WorkQueue, ...] = ()
     """Queues by priority; Prefect's own, named default, when there are none."""
@@ -133,7 +150,14 @@ class PoolConfig:
     def __post_init__(self) -> None:
         check_lazarus_settings(self.spot_attempts, self.max_reschedules, self.patience_seconds)
         check_work_pool_settings(
-            self.name, self.cpu, self.memory_mib, "X86_64", self.concurrency_limit, None, queues=self.queues
+            self.name,
+            self.cpu,
+            self.memory_mib,
+            "X86_64",
+            self.concurrency_limit,
+            None,
+            ephemeral_storage_gib=self.storage_gib,
+            queues=self.queues,
         )
 
 
@@ -142,8 +166,8 @@ class EnvironmentConfig:
     """One environment.
 
     :param pool: The work pool.
-    :param more_pools: Further work pools in the same cluster, each with workers of its own.
-    :param worker: Workers of each pool that says nothing else.
+    :param more_pools: Further work pools in the same cluster, each with workers of its own: a service or a host.
+    :param worker: Workers of each pool that says nothing else; with a ``host``, each of these pools has one of its own.
     :param name: Short name, as in ``-c env=NAME``; lower-case letters and digits.
     :param region: AWS region.
     :param image: Image of worker and flow runs. None: the official one, pinned, which needs no builder. ``"build"``:
@@ -161,7 +185,8 @@ class EnvironmentConfig:
     :param log_retention_days: How long logs are kept.
     :param flow_logs: Whether a new VPC keeps flow logs.
     :param container_insights: Whether the cluster sends Container Insights metrics.
-    :param execute_command: Whether ``aws ecs execute-command`` into the worker works.
+    :param execute_command: Whether ``aws ecs execute-command`` works into the workers that are ECS services. A host
+        has Session Manager in any case.
     :param tags: Tags of everything.
     :raises ValueError: A value that cannot work; says which are allowed.
     """
@@ -212,6 +237,7 @@ class EnvironmentConfig:
         if len(set(names)) < len(names):
             raise ValueError(f"environment {self.name}: each pool has a name of its own; got {', '.join(names)}")
         self._check_network()
+        self._check_hosts()
         if self.log_retention_days not in LOG_RETENTION_DAYS:
             raise ValueError(
                 f"environment {self.name}: log_retention_days {self.log_retention_days} is not one that "
@@ -227,6 +253,10 @@ class EnvironmentConfig:
     def pools(self) -> tuple[PoolConfig, ...]:
         """All work pools."""
         return (self.pool, *self.more_pools)
+
+    def worker_of(self, pool: PoolConfig) -> WorkerConfig:
+        """The workers of a pool: its own, or those of the environment."""
+        return pool.worker or self.worker
 
     @property
     def stage_name(self) -> str:
@@ -265,6 +295,21 @@ class EnvironmentConfig:
             raise ValueError(
                 f"{where}: a private API is called by functions in the VPC, which reach no AWS service from the public "
                 f"subnets of network {network}; use nat, endpoints or the id of a VPC"
+            )
+
+    def _check_hosts(self) -> None:
+        where = f"environment {self.name}"
+        hosted = [pool.name for pool in self.pools if self.worker_of(pool).host is not None]
+        if not hosted:
+            return
+        try:
+            check_host_reach(self.network)
+        except ValueError as error:
+            raise ValueError(f"{where}, pool {', '.join(hosted)}: {error}") from error
+        if self.execute_command and len(hosted) == len(self.pools):
+            raise ValueError(
+                f"{where}: execute_command goes into ECS services, and every worker is a host; leave it out: "
+                "Session Manager works (docs/worker-host.md)"
             )
 
     @property

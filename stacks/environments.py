@@ -1,4 +1,4 @@
-"""The environments. Edit these: configuration is code, reviewed like code."""
+"""The environments. Edit these: configuration is code, reviewed like code. stacks/config.py explains the settings."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
@@ -16,9 +17,17 @@ from cdk_prefect_ecs import (
     FlowNetwork,
     PrefectApi,
     PrefectExecutionLayer,
-    WorkerService,
+    WorkerHost,
 )
-from stacks.config import BUILT_IMAGES, CloudApi, DaskConfig, EnvironmentConfig, PoolConfig, SelfHostedApi
+from stacks.config import (
+    BUILT_IMAGES,
+    CloudApi,
+    DaskConfig,
+    EnvironmentConfig,
+    PoolConfig,
+    SelfHostedApi,
+    WorkerConfig,
+)
 from stacks.foundation import FoundationStack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -49,7 +58,7 @@ class ExecutionStack(cdk.Stack):
         )
         image = flow_image(self, config.image)
         self.dask = self._dask_access(config.dask, foundation, image) if config.dask else None
-        workers = config.pool.worker or config.worker
+        worker = config.worker_of(config.pool)
         self.layer = PrefectExecutionLayer(
             self,
             "Prefect",
@@ -63,23 +72,23 @@ class ExecutionStack(cdk.Stack):
             spot_policy=config.pool.spot_policy,
             flow_cpu=config.pool.cpu,
             flow_memory_mib=config.pool.memory_mib,
+            flow_storage_gib=config.pool.storage_gib,
             flow_environment=self.dask.environment if self.dask else None,
             flow_tags=config.tags,
             concurrency_limit=config.pool.concurrency_limit,
             queues=config.pool.queues,
-            worker_cpu=workers.cpu,
-            worker_memory_mib=workers.memory_mib,
-            worker_count=workers.count,
-            worker_poll_interval=cdk.Duration.seconds(workers.poll_seconds),
-            enable_execute_command=config.execute_command,
+            worker_cpu=worker.cpu,
+            worker_memory_mib=worker.memory_mib,
+            worker_count=worker.count,
+            worker_max_count=worker.max_count,
+            worker_poll_interval=cdk.Duration.seconds(worker.poll_seconds),
+            worker_instance_type=instance_type(worker),
+            enable_execute_command=config.execute_command and worker.host is None,
             spot_attempts=config.pool.spot_attempts,
             max_reschedules=config.pool.max_reschedules,
             patience=cdk.Duration.seconds(config.pool.patience_seconds),
             lazarus_reserved_concurrency=config.pool.reserved_concurrency,
         )
-        worker = self.layer.worker
-        assert isinstance(worker, WorkerService)
-        self.worker = worker
         if self.dask:
             self.dask.grant_run_clusters(self.layer.flow_role)
         for pool in config.more_pools:
@@ -103,18 +112,32 @@ class ExecutionStack(cdk.Stack):
             value=self.cluster.cluster_name,
             description="ECS cluster of worker and flow runs",
         )
-        cdk.CfnOutput(
-            self,
-            "WorkerServiceName",
-            value=self.worker.service.service_name,
-            description="ECS service of the Prefect worker",
-        )
+        self._worker_output()
         cdk.CfnOutput(
             self,
             "FlowRoleArn",
             value=self.layer.flow_role.role_arn,
             description="Role of flow runs: what your flows may use is granted to it",
         )
+
+    def _worker_output(self) -> None:
+        """Where to look for the worker of the first pool."""
+        worker = self.layer.worker
+        if isinstance(worker, WorkerHost):
+            cdk.CfnOutput(
+                self,
+                "WorkerGroupName",
+                value=worker.group.auto_scaling_group_name,
+                description="Auto Scaling group of the Prefect worker's host: names the instance for "
+                "`aws ssm start-session --target`",
+            )
+        else:
+            cdk.CfnOutput(
+                self,
+                "WorkerServiceName",
+                value=worker.service.service_name,
+                description="ECS service of the Prefect worker",
+            )
 
     def _dask_access(self, config: DaskConfig, foundation: FoundationStack, image: FlowImage) -> DaskAccess:
         """What flow runs need to open Dask clusters, whose tasks may use the bucket as flow runs may."""
@@ -135,12 +158,13 @@ class ExecutionStack(cdk.Stack):
         return dask
 
     def _add_work_pool(self, pool: PoolConfig, config: EnvironmentConfig) -> None:
-        worker = pool.worker or config.worker
+        worker = config.worker_of(pool)
         self.layer.add_work_pool(
             pool.name,
             spot_policy=pool.spot_policy,
             flow_cpu=pool.cpu,
             flow_memory_mib=pool.memory_mib,
+            flow_storage_gib=pool.storage_gib,
             flow_environment=self.dask.environment if self.dask else None,
             flow_tags=config.tags,
             concurrency_limit=pool.concurrency_limit,
@@ -148,12 +172,19 @@ class ExecutionStack(cdk.Stack):
             worker_cpu=worker.cpu,
             worker_memory_mib=worker.memory_mib,
             worker_count=worker.count,
+            worker_max_count=worker.max_count,
             worker_poll_interval=cdk.Duration.seconds(worker.poll_seconds),
-            enable_execute_command=config.execute_command,
+            worker_instance_type=instance_type(worker),
+            enable_execute_command=config.execute_command and worker.host is None,
             spot_attempts=pool.spot_attempts,
             max_reschedules=pool.max_reschedules,
             patience=cdk.Duration.seconds(pool.patience_seconds),
         )
+
+
+def instance_type(worker: WorkerConfig) -> ec2.InstanceType | None:
+    """The library's view of a configured host; None where the worker is a service."""
+    return None if worker.host is None else ec2.InstanceType(worker.host)
 
 
 def flow_image(scope: Construct, image: str | None) -> FlowImage:

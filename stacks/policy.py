@@ -7,7 +7,7 @@ import json
 import aws_cdk as cdk
 from constructs import IConstruct
 
-from cdk_prefect_ecs import DaskAccess, LayerPool
+from cdk_prefect_ecs import DaskAccess, LayerPool, WorkerHost
 from cdk_prefect_ecs.work_pool import WorkPoolSync
 from stacks.config import BUILT_IMAGES
 from stacks.stage import PrefectStage
@@ -39,10 +39,10 @@ def acknowledge(stage: PrefectStage) -> None:
                 "ecr:GetAuthorizationToken supports no resource; pulling is granted for the one repository.",
             )
     cluster = _logical_id(stage.execution.cluster.cluster)
-    ecs_arn = _ecs_arn(stage)
-    first = LayerPool(layer.work_pool, stage.execution.worker, layer.worker_role)
+    ecs_arn = _arn(stage, "ecs")
+    first = LayerPool(layer.work_pool, layer.worker, layer.worker_role)
     for pool in (first, *layer.pools.values()):
-        _acknowledge_pool(pool, ecs_arn, cluster)
+        _acknowledge_pool(stage, pool)
     _acknowledge_storage(stage, layer.flow_role)
     if stage.execution.dask is not None:
         _acknowledge_dask(stage, stage.execution.dask, layer.flow_role)
@@ -68,13 +68,16 @@ def acknowledge(stage: PrefectStage) -> None:
             )
 
 
-def _acknowledge_pool(pool: LayerPool, ecs_arn: str, cluster: str) -> None:
+def _acknowledge_pool(stage: PrefectStage, pool: LayerPool) -> None:
+    ecs_arn, cluster = _arn(stage, "ecs"), _logical_id(stage.execution.cluster.cluster)
     worker_policy = pool.worker_role.node.find_child("DefaultPolicy")
     _acknowledge(
         worker_policy,
         "IAM5[Resource::*]",
-        "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which are "
-        "there only where EnvironmentConfig.execute_command is on.",
+        "ecs:DescribeTaskDefinition supports no resource, nor do the five actions of Session Manager."
+        if isinstance(pool.worker, WorkerHost)
+        else "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which "
+        "are there only where EnvironmentConfig.execute_command is on.",
     )
     _acknowledge(
         worker_policy,
@@ -86,10 +89,27 @@ def _acknowledge_pool(pool: LayerPool, ecs_arn: str, cluster: str) -> None:
         f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
         "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster or ecs:CreateAction holds too.",
     )
+    if isinstance(pool.worker, WorkerHost):
+        _acknowledge_host(stage, pool.worker, worker_policy)
+    else:
+        _acknowledge(
+            pool.worker.task_definition,
+            "ECS2",
+            "The variables are the address of the API and settings; the credential is injected from SSM.",
+        )
+
+
+def _acknowledge_host(stage: PrefectStage, host: WorkerHost, policy: IConstruct) -> None:
     _acknowledge(
-        pool.worker.task_definition,
-        "ECS2",
-        "The variables are the address of the API and settings; the credential is injected from SSM.",
+        host.group,
+        "AS3",
+        "A worker that does not come online fails the deployment; a topic for one change of host a week would tell "
+        "nobody anything. Who wants one adds it to WorkerHost.group.",
+    )
+    _acknowledge(
+        policy,
+        f"IAM5[Resource::{_arn(stage, 'autoscaling')}:autoScalingGroup:*:autoScalingGroupName/{host.group_name}]",
+        "EC2 Auto Scaling makes an id that is part of the ARN of a group; the group is named.",
     )
 
 
@@ -117,12 +137,12 @@ def _acknowledge_dask(stage: PrefectStage, dask: DaskAccess, flow_role: IConstru
     for definition in (dask.scheduler_task_definition, dask.worker_task_definition):
         _acknowledge(
             policy,
-            f"IAM5[Resource::{_ecs_arn(stage)}:task-definition/{definition.family}:*]",
+            f"IAM5[Resource::{_arn(stage, 'ecs')}:task-definition/{definition.family}:*]",
             "Every revision of this one family, which flow runs cannot register: a cluster survives a deployment.",
         )
     _acknowledge(
         policy,
-        f"IAM5[Resource::{_ecs_arn(stage)}:task/<{_logical_id(stage.execution.cluster.cluster)}>/*]",
+        f"IAM5[Resource::{_arn(stage, 'ecs')}:task/<{_logical_id(stage.execution.cluster.cluster)}>/*]",
         "Task ids are made by ECS; the cluster is named, and only tasks with the tag of this access are meant.",
     )
 
@@ -132,8 +152,9 @@ def _acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
     cdk.Validations.of(target).acknowledge(cdk.Acknowledgment(id=f"AwsSolutions-{rule}", reason=reason))
 
 
-def _ecs_arn(stage: PrefectStage) -> str:
-    return f"arn:{stage.execution.partition}:ecs:{stage.execution.region}:{_account(stage)}"
+def _arn(stage: PrefectStage, service: str) -> str:
+    """What the ARNs of a service begin with."""
+    return f"arn:{stage.execution.partition}:{service}:{stage.execution.region}:{_account(stage)}"
 
 
 def _account(stage: PrefectStage) -> str:

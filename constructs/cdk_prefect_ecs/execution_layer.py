@@ -25,20 +25,23 @@ from cdk_prefect_ecs.capacity import (
 )
 from cdk_prefect_ecs.cluster import FlowCluster, fargate_capacity
 from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.network_reach import check_host_reach
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_lazarus_settings,
+    check_no_service_settings,
     check_work_pool_settings,
     check_worker_settings,
 )
 from cdk_prefect_ecs.storage import FlowStorage
 from cdk_prefect_ecs.volumes import FlowVolume, check_volumes
 from cdk_prefect_ecs.work_pool import WorkPool
-from cdk_prefect_ecs.worker_host import WorkerHost, check_host_network
+from cdk_prefect_ecs.worker_host import WorkerHost
 from cdk_prefect_ecs.worker_service import WorkerService
 
 
@@ -47,8 +50,50 @@ class LayerPool:
     """A work pool that was added to a layer, and who serves it."""
 
     work_pool: WorkPool
-    worker: WorkerService
+    worker: WorkerService | WorkerHost
+    """A service, or a host where ``worker_instance_type`` was given."""
     worker_role: iam.Role
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What the worker of one pool is made with."""
+
+    cpu: int
+    memory_mib: int
+    count: int
+    max_count: int | None
+    poll_interval: cdk.Duration
+    instance_type: ec2.InstanceType | None
+    enable_execute_command: bool
+
+    def check(self, cpu_architecture: str, network: FlowNetwork | None) -> None:
+        """Check all of it before anything is made.
+
+        :param network: Where it is to run. None: a new one, which a host can be set up in.
+        """
+        if self.instance_type is not None:
+            check_no_service_settings(
+                "worker_instance_type",
+                {
+                    "worker_cpu": (self.cpu, 512),
+                    "worker_memory_mib": (self.memory_mib, 1024),
+                    "worker_count": (self.count, 1),
+                    "worker_max_count": (self.max_count, None),
+                    "enable_execute_command": (self.enable_execute_command, False),
+                },
+            )
+            check_host_type(self.instance_type.to_string())
+            check_host_reach(network.mode if network else None)
+        check_worker_settings(
+            self.cpu,
+            self.memory_mib,
+            cpu_architecture,
+            self.count,
+            self.poll_interval.to_seconds(integral=False),
+            None,
+            max_count=self.max_count,
+        )
 
 
 @jsii.implements(ec2.IConnectable, iam.IGrantable)
@@ -85,6 +130,7 @@ class PrefectExecutionLayer(Construct):
     :param worker_cpu: CPU units of a worker. Default: 512.
     :param worker_memory_mib: Memory of a worker in MiB. Default: 1024.
     :param worker_count: Workers to run. Default: 1.
+    :param worker_max_count: Workers at most; see :class:`~cdk_prefect_ecs.WorkerService`. Default: no scaling.
     :param worker_poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param worker_instance_type: Run the worker on one EC2 instance of this type, such as a t4g.micro, in place of the
         service: about $11 a month cheaper, see :class:`~cdk_prefect_ecs.WorkerHost`. Default: it is an ECS service.
@@ -151,6 +197,7 @@ class PrefectExecutionLayer(Construct):
         worker_cpu: int = 512,
         worker_memory_mib: int = 1024,
         worker_count: int = 1,
+        worker_max_count: int | None = None,
         worker_poll_interval: cdk.Duration | None = None,
         worker_instance_type: ec2.InstanceType | None = None,
         enable_execute_command: bool = False,
@@ -163,7 +210,6 @@ class PrefectExecutionLayer(Construct):
         delete_pool_with_deployments: bool = False,
     ) -> None:
         # What the parts check, checked before any of them is made: an error leaves no half-built tree.
-        poll_interval = worker_poll_interval or cdk.Duration.seconds(5)
         check_work_pool_settings(
             work_pool_name,
             flow_cpu,
@@ -176,21 +222,16 @@ class PrefectExecutionLayer(Construct):
             secret_names=flow_secrets or {},
             tags=flow_tags,
         )
-        check_worker_settings(
-            worker_cpu,
-            worker_memory_mib,
-            cpu_architecture,
-            worker_count,
-            poll_interval.to_seconds(integral=False),
-            None,
+        worker = _Worker(
+            cpu=worker_cpu,
+            memory_mib=worker_memory_mib,
+            count=worker_count,
+            max_count=worker_max_count,
+            poll_interval=worker_poll_interval or cdk.Duration.seconds(5),
+            instance_type=worker_instance_type,
+            enable_execute_command=enable_execute_command,
         )
-        if worker_instance_type is not None and (
-            (worker_cpu, worker_memory_mib, worker_count) != (512, 1024, 1) or enable_execute_command
-        ):
-            raise ValueError(
-                "worker_instance_type makes the worker a host; worker_cpu, worker_memory_mib, worker_count and "
-                "enable_execute_command shape a worker service: leave them out, or leave out worker_instance_type"
-            )
+        worker.check(cpu_architecture, network)
         patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
         check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
         providers = cluster.capacity_providers if cluster else (FARGATE, FARGATE_SPOT)
@@ -201,8 +242,6 @@ class PrefectExecutionLayer(Construct):
         check_volumes(flow_volumes, image.writable_paths or ())
         if network is not None:
             network.check_reach(api=api, image=image)
-            if worker_instance_type is not None:
-                check_host_network(network)
         super().__init__(scope, construct_id)
 
         self._api = api
@@ -246,38 +285,7 @@ class PrefectExecutionLayer(Construct):
             tags=flow_tags,
             delete_with_deployments=delete_pool_with_deployments,
         )
-        if worker_instance_type is None:
-            self.worker_role = WorkerRole(self, "WorkerRole")
-            self.worker = WorkerService(
-                self,
-                "Worker",
-                work_pool=self.work_pool,
-                api=api,
-                cluster=self.cluster,
-                network=self.network,
-                log_group=self.log_group,
-                execution_role=self.execution_role,
-                worker_role=self.worker_role,
-                image=image,
-                cpu=worker_cpu,
-                memory_mib=worker_memory_mib,
-                cpu_architecture=cpu_architecture,
-                desired_count=worker_count,
-                poll_interval=poll_interval,
-                enable_execute_command=enable_execute_command,
-            )
-        else:
-            self.worker = WorkerHost(
-                self,
-                "WorkerHost",
-                work_pool=self.work_pool,
-                api=api,
-                network=self.network,
-                log_group=self.log_group,
-                instance_type=worker_instance_type,
-                poll_interval=poll_interval,
-            )
-            self.worker_role = self.worker.role
+        self.worker, self.worker_role = self._make_worker(self, self.work_pool, worker)
 
         self.lazarus = (
             Lazarus(
@@ -319,6 +327,7 @@ class PrefectExecutionLayer(Construct):
         worker_count: int = 1,
         worker_max_count: int | None = None,
         worker_poll_interval: cdk.Duration | None = None,
+        worker_instance_type: ec2.InstanceType | None = None,
         enable_execute_command: bool = False,
         spot_attempts: int | None = None,
         max_reschedules: int | None = None,
@@ -351,6 +360,8 @@ class PrefectExecutionLayer(Construct):
         :param worker_count: Workers to run; two survive the loss of a zone. Default: 1.
         :param worker_max_count: Workers at most; see :class:`~cdk_prefect_ecs.WorkerService`. Default: no scaling.
         :param worker_poll_interval: How often a worker asks for runs that are due. Default: 5 seconds.
+        :param worker_instance_type: Run the pool's worker on an EC2 instance of its own, of this type, in place of the
+            service; see :class:`~cdk_prefect_ecs.WorkerHost`. Default: it is an ECS service.
         :param enable_execute_command: Allow ``aws ecs execute-command`` into the workers. Default: False.
         :param spot_attempts: Spot attempts of one run before Lazarus falls back. Default: as the layer.
         :param max_reschedules: Reschedules of one run for other failures. Default: as the layer.
@@ -364,7 +375,6 @@ class PrefectExecutionLayer(Construct):
         flow_image.check_runs_on(architecture)
         self.network.check_reach(api=self._api, image=flow_image)
         check_volumes(flow_volumes, flow_image.writable_paths or ())
-        poll_interval = worker_poll_interval or cdk.Duration.seconds(5)
         check_work_pool_settings(
             work_pool_name,
             flow_cpu,
@@ -379,15 +389,16 @@ class PrefectExecutionLayer(Construct):
             secret_names=flow_secrets or {},
             tags=flow_tags,
         )
-        check_worker_settings(
-            worker_cpu,
-            worker_memory_mib,
-            self._cpu_architecture,
-            worker_count,
-            poll_interval.to_seconds(integral=False),
-            None,
+        worker = _Worker(
+            cpu=worker_cpu,
+            memory_mib=worker_memory_mib,
+            count=worker_count,
             max_count=worker_max_count,
+            poll_interval=worker_poll_interval or cdk.Duration.seconds(5),
+            instance_type=worker_instance_type,
+            enable_execute_command=enable_execute_command,
         )
+        worker.check(self._cpu_architecture, self.network)
         flow_run_strategy(spot_policy or default_spot_policy(capacity), capacity, self.cluster.capacity_providers)
         if self.lazarus is not None:
             self.lazarus.check_addition(spot_attempts, max_reschedules, patience)
@@ -397,7 +408,6 @@ class PrefectExecutionLayer(Construct):
         made = Construct(self, f"Pool-{work_pool_name}")
         if image is not None:
             image.grant_pull(self.execution_role)
-        worker_role = WorkerRole(made, "WorkerRole")
         work_pool = WorkPool(
             made,
             "WorkPool",
@@ -425,8 +435,33 @@ class PrefectExecutionLayer(Construct):
             tags=flow_tags,
             delete_with_deployments=self._delete_pools_with_deployments,
         )
-        worker = WorkerService(
-            made,
+        made_worker, worker_role = self._make_worker(made, work_pool, worker)
+        if self.lazarus is not None:
+            self.lazarus.add_work_pool(
+                work_pool, spot_attempts=spot_attempts, max_reschedules=max_reschedules, patience=patience
+            )
+        self.pools[work_pool_name] = LayerPool(work_pool, made_worker, worker_role)
+        return self.pools[work_pool_name]
+
+    def _make_worker(
+        self, scope: Construct, work_pool: WorkPool, settings: _Worker
+    ) -> tuple[WorkerService | WorkerHost, iam.Role]:
+        """The worker of a pool, and its role."""
+        if settings.instance_type is not None:
+            host = WorkerHost(
+                scope,
+                "WorkerHost",
+                work_pool=work_pool,
+                api=self._api,
+                network=self.network,
+                log_group=self.log_group,
+                instance_type=settings.instance_type,
+                poll_interval=settings.poll_interval,
+            )
+            return host, host.role
+        role = WorkerRole(scope, "WorkerRole")
+        service = WorkerService(
+            scope,
             "Worker",
             work_pool=work_pool,
             api=self._api,
@@ -434,22 +469,17 @@ class PrefectExecutionLayer(Construct):
             network=self.network,
             log_group=self.log_group,
             execution_role=self.execution_role,
-            worker_role=worker_role,
+            worker_role=role,
             image=self._image,
-            cpu=worker_cpu,
-            memory_mib=worker_memory_mib,
+            cpu=settings.cpu,
+            memory_mib=settings.memory_mib,
             cpu_architecture=self._cpu_architecture,
-            desired_count=worker_count,
-            max_count=worker_max_count,
-            poll_interval=poll_interval,
-            enable_execute_command=enable_execute_command,
+            desired_count=settings.count,
+            max_count=settings.max_count,
+            poll_interval=settings.poll_interval,
+            enable_execute_command=settings.enable_execute_command,
         )
-        if self.lazarus is not None:
-            self.lazarus.add_work_pool(
-                work_pool, spot_attempts=spot_attempts, max_reschedules=max_reschedules, patience=patience
-            )
-        self.pools[work_pool_name] = LayerPool(work_pool, worker, worker_role)
-        return self.pools[work_pool_name]
+        return service, role
 
     @property
     def connections(self) -> ec2.Connections:

@@ -1,4 +1,4 @@
-"""What EC2 instances of one capacity have in common. Pure rules: imports no CDK."""
+"""Rules for EC2 instance types, and for what instances of one capacity have in common. Pure rules: imports no CDK."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ def check_instance_types(instance_types: Sequence[str]) -> InstanceKind:
                 f"got {', '.join(instance_types)}. Add another capacity for the others"
             )
     return kinds[instance_types[0]]
+
+
+def check_host_type(name: str) -> None:
+    """Check the instance type of a worker host.
+
+    :raises ValueError: Not the name of an instance type.
+    """
+    if _INSTANCE_TYPE.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not an instance type; use one such as t4g.micro")
 
 
 def _instance_kind(name: str) -> InstanceKind:

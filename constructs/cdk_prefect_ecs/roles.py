@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
@@ -78,6 +80,16 @@ class WorkerRole(iam.Role):
 
     def __init__(self, scope: Construct, construct_id: str) -> None:
         super().__init__(scope, construct_id, assumed_by=ecs_tasks(scope), description="Prefect ECS worker")
+
+
+def granted_actions(grants: Iterable[iam.Grant]) -> set[str]:
+    """The actions that grants of the CDK's are about, be they in the policy of the principal or of the resource."""
+    return {
+        action
+        for grant in grants
+        for statement in (*grant.principal_statements, *grant.resource_statements)
+        for action in statement.actions
+    }
 
 
 def grant_run_flows(

@@ -105,6 +105,21 @@ def check_host_settings(poll_seconds: float, environment: Mapping[str, str] | No
     _check_environment(environment)
 
 
+def check_no_service_settings(host: str, service: Mapping[str, tuple[object, object]]) -> None:
+    """Check that nothing shapes a worker service where the worker is a host.
+
+    :param host: Name of the setting that makes it a host.
+    :param service: The settings of a service by name: the value of each, and its default.
+    :raises ValueError: One that is not its default; says which.
+    """
+    given = [f"{name} (got {value!r})" for name, (value, default) in service.items() if value != default]
+    if given:
+        raise ValueError(
+            f"{host} makes the worker a host, which has no {', no '.join(given)}: these shape a worker service. "
+            f"Leave them out, or leave out {host}"
+        )
+
+
 def check_cloud_id(name: str, value: str) -> None:
     """Check an account's or workspace's id in Prefect Cloud.
 

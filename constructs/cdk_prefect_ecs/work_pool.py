@@ -29,9 +29,9 @@ from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTemplate
 from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
-from cdk_prefect_ecs.network_reach import secret_calls
+from cdk_prefect_ecs.network_reach import flow_secret_calls, secret_calls
 from cdk_prefect_ecs.queues import WorkQueue
-from cdk_prefect_ecs.roles import grant_run_flows
+from cdk_prefect_ecs.roles import grant_run_flows, granted_actions
 from cdk_prefect_ecs.settings import check_work_pool_settings
 from cdk_prefect_ecs.storage import RESULTS_PREFIX, FlowStorage
 from cdk_prefect_ecs.volumes import FlowVolume, check_volumes
@@ -211,11 +211,10 @@ class WorkPool(Construct):
             registry_secret_arn=image.credentials.secret_arn if image.credentials else None,
             writable_volumes=image.writable_volumes,
         ).render()
-        for secret in secrets.values():
-            secret.grant_read(execution_role)
+        reads = [secret.grant_read(execution_role) for secret in secrets.values()]
         for volume in volumes:
             volume.grant(flow_role, network)
-        add_service_endpoints(network, network, start_calls(image, api))
+        add_service_endpoints(network, network, [*start_calls(image, api), *flow_secret_calls(granted_actions(reads))])
         warn_of_api(network, api, self)
 
         sync = WorkPoolSync.of(self, api)

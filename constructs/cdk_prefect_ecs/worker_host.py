@@ -17,8 +17,10 @@ from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.network_reach import check_host_reach
 from cdk_prefect_ecs.settings import check_host_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_environment import DEFAULT_POLL_SECONDS, worker_environment
@@ -79,14 +81,16 @@ class WorkerHost(Construct):
         updates, but for the kernel. Default: the newest one whenever a host starts.
     :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param environment: More environment variables of the worker; no secrets. Default: none.
-    :raises ValueError: ``poll_interval`` below a second, a credential in ``environment``, a network in mode
-        ``endpoints``.
+    :raises ValueError: ``poll_interval`` below a second, a credential in ``environment``, not an instance type, a
+        network in mode ``endpoints``.
     """
 
     role: iam.Role
     """The host's role."""
     group: autoscaling.AutoScalingGroup
     """The Auto Scaling group of one."""
+    group_name: str
+    """Its name, known at synth."""
     launch_template: ec2.LaunchTemplate
     """How the group starts a host."""
     security_group: ec2.SecurityGroup
@@ -108,17 +112,18 @@ class WorkerHost(Construct):
     ) -> None:
         poll_interval = poll_interval or cdk.Duration.seconds(DEFAULT_POLL_SECONDS)
         check_host_settings(poll_interval.to_seconds(integral=False), environment)
-        check_host_network(network)
+        check_host_reach(network.mode)
+        instance_type = instance_type or ec2.InstanceType(DEFAULT_INSTANCE_TYPE)
+        check_host_type(instance_type.to_string())
         super().__init__(scope, construct_id)
 
         stack = cdk.Stack.of(self)
-        instance_type = instance_type or ec2.InstanceType(DEFAULT_INSTANCE_TYPE)
         image = machine_image or ec2.MachineImage.resolve_ssm_parameter_at_launch(
             _IMAGE_PARAMETERS[instance_type.architecture]
         )
         # The host calls the group by its name, which CloudFormation cannot tell it: the group is made from the host's
         # template. The address keeps two hosts of one pool apart.
-        self._group_name = task_definition_family(
+        self.group_name = task_definition_family(
             cdk.Names.unique_id(stack) if cdk.Token.is_unresolved(stack.stack_name) else stack.stack_name,
             work_pool.work_pool_name,
             f"worker-{self.node.addr[-8:]}",
@@ -187,7 +192,7 @@ class WorkerHost(Construct):
         self.group = autoscaling.AutoScalingGroup(
             self,
             "Group",
-            auto_scaling_group_name=self._group_name,
+            auto_scaling_group_name=self.group_name,
             vpc=network.vpc,
             vpc_subnets=ec2.SubnetSelection(subnets=list(network.subnets)),
             launch_template=self.launch_template,
@@ -240,7 +245,7 @@ class WorkerHost(Construct):
             stack.format_arn(
                 service="autoscaling",
                 resource="autoScalingGroup",
-                resource_name=f"*:autoScalingGroupName/{self._group_name}",
+                resource_name=f"*:autoScalingGroupName/{self.group_name}",
                 arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
             ),
         )
@@ -278,7 +283,7 @@ class WorkerHost(Construct):
             f"python3 -m zipfile -e /run/prefect-worker.zip {code_folder}",
             f"/bin/bash {code_folder}/host/install.sh",
             f"aws autoscaling complete-lifecycle-action --lifecycle-hook-name {_HOOK} "
-            f'--auto-scaling-group-name {shlex.quote(self._group_name)} --instance-id "$instance" '
+            f'--auto-scaling-group-name {shlex.quote(self.group_name)} --instance-id "$instance" '
             "--lifecycle-action-result CONTINUE",
         )
         return user_data
@@ -307,15 +312,3 @@ class WorkerHost(Construct):
     def grant_principal(self) -> iam.IPrincipal:
         """The host's role."""
         return self.role.grant_principal
-
-
-def check_host_network(network: FlowNetwork) -> None:
-    """Check that a host in this network can be set up.
-
-    :raises ValueError: As :class:`WorkerHost` documents.
-    """
-    if network.mode == "endpoints":
-        raise ValueError(
-            "a worker host installs Prefect from PyPI, which a network in mode 'endpoints' does not reach; "
-            "use a WorkerService there, or mode 'public' or 'nat'"
-        )

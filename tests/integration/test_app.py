@@ -3,6 +3,7 @@
 The tests are in the order in which a life goes: deployed, used, changed, broken, destroyed.
 """
 
+import base64
 import json
 import os
 import socket
@@ -215,6 +216,43 @@ def test_update_reaches_the_pool_and_back(app: DeployedApp) -> None:
     pool = app.work_pool()
     assert pool.concurrency_limit is None
     assert pool.base_job_template["variables"]["properties"]["cpu"]["default"] == 512
+
+
+def test_worker_moves_to_a_host_and_back(app: DeployedApp) -> None:
+    """No instance boots here (tests/image/worker_host is about that): what the group would start it with is."""
+    pool = app.work_pool()
+    cdk_variant(app, "deploy", {"worker": {"host": "t4g.nano"}})
+    outputs = app.outputs()
+    assert "WorkerServiceName" not in outputs
+    (group,) = app.aws.client("autoscaling").describe_auto_scaling_groups(
+        AutoScalingGroupNames=[outputs["WorkerGroupName"]]
+    )["AutoScalingGroups"]
+    assert (group["MinSize"], group["MaxSize"]) == (1, 2)
+    assert len(group["VPCZoneIdentifier"].split(",")) == 3
+    launched = group["LaunchTemplate"]
+    (version,) = app.aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=launched["LaunchTemplateId"], Versions=[launched["Version"]]
+    )["LaunchTemplateVersions"]
+    data = version["LaunchTemplateData"]
+    assert data["InstanceType"] == "t4g.nano"
+    user_data = base64.b64decode(data["UserData"]).decode()
+    for told in (f'"WorkPoolName":"{pool.name}"', app.server.api_url, outputs["LogGroupName"]):
+        assert told in user_data
+    assert app.server.auth_string is not None
+    assert app.server.auth_string.partition(":")[2] not in user_data
+    assert app.aws.client("ecs").list_services(cluster=outputs["ClusterName"])["serviceArns"] == []
+    assert app.work_pool().id == pool.id
+
+    app.deploy()
+    outputs = app.outputs()
+    assert "WorkerGroupName" not in outputs
+    assert app.aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"] == []
+
+    def served() -> bool | None:
+        alive = [t for t in app.aws.tasks() if t.group == f"service:{outputs['WorkerServiceName']}"]
+        return any(task.health_status == "HEALTHY" for task in alive) or None
+
+    wait_for("the worker of the service", served, 90)
 
 
 # Broken

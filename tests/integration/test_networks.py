@@ -109,7 +109,8 @@ def test_existing_and_default_vpc_are_used_as_they_are(networks: Networks) -> No
 
 def test_endpoints_are_there_for_worker_flow_runs_and_functions(networks: Networks, undeployed: DeployedApp) -> None:
     endpoints = networks.endpoints("Endpoints")
-    assert set(endpoints) == {"s3", "ecr.api", "ecr.dkr", "logs", "ssm", "ecs", "sqs"}
+    # The layer's flow runs have a secret in Secrets Manager and a file system, which takes no endpoint.
+    assert set(endpoints) == {"s3", "ecr.api", "ecr.dkr", "logs", "ssm", "secretsmanager", "ecs", "sqs"}
     assert {name for name, endpoint in endpoints.items() if endpoint["VpcEndpointType"] == "Gateway"} == {"s3"}
     assert {name for name in endpoints if len(endpoints[name]["SubnetIds"]) == 1} == {"sqs"}
     assert sorted(endpoints["ecs"]["SubnetIds"]) == sorted(networks.subnets("Endpoints"))

@@ -8,7 +8,9 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
 from cdk_nag import AwsSolutionsChecks
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
@@ -50,6 +52,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     FlowNetwork(nat, "Network", mode="nat", max_azs=2)
     network = FlowNetwork(everything, "Network", mode="endpoints", flow_log_retention=logs.RetentionDays.ONE_MONTH)
     repository = ecr.Repository.from_repository_name(everything, "Repository", "flows")
+    password = secretsmanager.Secret.from_secret_name_v2(everything, "Password", "db")
     PrefectExecutionLayer(
         everything,
         "Prefect",
@@ -61,6 +64,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
             vpc=network.vpc,
         ),
         image=FlowImage.from_ecr_repository(repository, "1.0"),
+        flow_secrets={"DB_PASSWORD": ecs.Secret.from_secrets_manager(password)},
         enable_execute_command=True,
     )
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))

@@ -1,5 +1,6 @@
-"""A layer whose worker is a host: cdk-nag, cfn-lint and a snapshot."""
+"""A layer whose worker is a host: cdk-nag, cfn-lint and a snapshot; and the app with one."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from aws_cdk import aws_ec2 as ec2
 from cdk_nag import AwsSolutionsChecks
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
-from policy_helpers import CONTEXT, findings
+from policy_helpers import CONTEXT, acknowledgements, checked_app, findings
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 from test_cfn_lint import IGNORED
 from test_snapshots import normalised
 
 from cdk_prefect_ecs import PrefectApi, PrefectExecutionLayer
+from stacks.config import EnvironmentConfig, PoolConfig, WorkerConfig
+from stacks.environments import environment
+from stacks.policy import acknowledge
 
 PATH = "Hosted/Prefect/WorkerHost"
 
@@ -78,3 +82,37 @@ def test_host_in_a_snapshot(template: dict[str, Any], snapshot: SnapshotAssertio
     }
     assert len(resources) == 6
     assert resources == snapshot(extension_class=JSONSnapshotExtension)
+
+
+# The app
+
+HOST = WorkerConfig(host="t4g.micro")
+
+
+def hosted(name: str) -> EnvironmentConfig:
+    """An environment with hosts for its first pool and a further one, and a service, that scales, for another."""
+    more = (PoolConfig("night shift"), PoolConfig("ml", worker=WorkerConfig(max_count=3)))
+    return dataclasses.replace(environment(name), worker=HOST, more_pools=more)
+
+
+@pytest.mark.parametrize("name", ["dev", "staging", "embedded"])
+def test_every_finding_in_the_app_is_acknowledged_and_nothing_else(name: str, tmp_path: Path) -> None:
+    app, stage = checked_app(tmp_path, hosted(name))
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        app.synth()
+    acknowledge(stage)
+    acknowledged = acknowledgements(stage)
+    assert sorted(acknowledged) == sorted(set(findings(tmp_path)))
+    assert {rule.partition("[")[0] for path, rule in acknowledged if path.endswith("WorkerHost/Group/ASG")} == {
+        "AwsSolutions-AS3"
+    }
+
+
+def test_the_app_with_hosts_passes_its_checks_and_cfn_lint(tmp_path: Path) -> None:
+    app, stage = checked_app(tmp_path, hosted("staging"))
+    acknowledge(stage)
+    app.synth()
+    assert findings(tmp_path) == []
+    (template,) = tmp_path.glob("assembly-*/*Execution*.template.json")
+    matches = lint(template.read_text(), config=ManualArgs(regions=["us-east-1"]))
+    assert [str(match) for match in matches if match.rule.id not in IGNORED] == []

@@ -5,9 +5,12 @@ import os
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_efs as efs
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
 
-from cdk_prefect_ecs import FlowImage, FlowNetwork, FlowStorage, PrefectApi, PrefectExecutionLayer
+from cdk_prefect_ecs import FlowImage, FlowNetwork, FlowStorage, FlowVolume, PrefectApi, PrefectExecutionLayer
 
 app = cdk.App()
 stack = cdk.Stack(app, "Networks", env=cdk.Environment(account="000000000000", region="us-east-1"))
@@ -23,6 +26,10 @@ networks["Existing"] = FlowNetwork(
     vpc=networks["Nat"].vpc,
     vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC),
 )
+password = secretsmanager.Secret(stack, "Password")
+files = efs.FileSystem(
+    stack, "Files", vpc=networks["Endpoints"].vpc, encrypted=True, removal_policy=cdk.RemovalPolicy.DESTROY
+)
 layer = PrefectExecutionLayer(
     stack,
     "Prefect",
@@ -34,6 +41,8 @@ layer = PrefectExecutionLayer(
         vpc=networks["Endpoints"].vpc,
     ),
     image=FlowImage.from_ecr_repository(ecr.Repository.from_repository_name(stack, "Repository", "flows"), "1.0"),
+    flow_secrets={"DB_PASSWORD": ecs.Secret.from_secrets_manager(password)},
+    flow_volumes=[FlowVolume(files.add_access_point("Data"), "/data")],
     storage=FlowStorage(stack, "Storage", removal_policy=cdk.RemovalPolicy.DESTROY),
     log_group=logs.LogGroup(
         stack, "LogGroup", retention=logs.RetentionDays.ONE_DAY, removal_policy=cdk.RemovalPolicy.DESTROY

@@ -34,6 +34,7 @@ from cdk_prefect_ecs import (
     PrefectExecutionLayer,
     SpotPolicy,
     WorkerHost,
+    WorkerService,
     WorkQueue,
 )
 from cdk_prefect_ecs.functions.typed_properties import decode
@@ -369,19 +370,46 @@ def test_a_worker_host_takes_the_place_of_the_service() -> None:
     assert_no_ingress(template)
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [{"worker_cpu": 256}, {"worker_memory_mib": 2048}, {"worker_count": 2}, {"enable_execute_command": True}],
-)
+OF_A_SERVICE: list[dict[str, Any]] = [
+    {"worker_cpu": 256},
+    {"worker_memory_mib": 2048},
+    {"worker_count": 2},
+    {"worker_max_count": 2},
+    {"enable_execute_command": True},
+]
+
+
+@pytest.mark.parametrize("kwargs", OF_A_SERVICE)
 def test_refuses_to_shape_a_service_where_the_worker_is_a_host(kwargs: dict[str, Any]) -> None:
     stack = new_stack()
     given = {"work_pool_name": "etl", "api": cloud_api(), "worker_instance_type": ec2.InstanceType("t4g.micro")}
+    ((name, value),) = kwargs.items()
     assert_refused(
         stack,
         lambda: PrefectExecutionLayer(stack, "Prefect", **(given | kwargs)),  # type: ignore[arg-type]
-        "worker_instance_type makes the worker a host",
-        "leave them out",
+        f"worker_instance_type makes the worker a host, which has no {name} (got {value})",
+        "Leave them out, or leave out worker_instance_type",
     )
+
+
+def test_refuses_a_host_that_cannot_be() -> None:
+    stack = new_stack()
+    closed = FlowNetwork(stack, "Closed", mode="endpoints")
+    api = PrefectApi.self_hosted("https://prefect.internal/api")
+    image = FlowImage.from_registry("registry.internal:5000/flows:1")
+    given = {"work_pool_name": "etl", "api": api, "image": image}
+    for kwargs, words in (
+        ({"worker_instance_type": ec2.InstanceType("micro")}, "'micro' is not an instance type"),
+        ({"worker_instance_type": ec2.InstanceType("t4g.micro"), "network": closed}, "installs Prefect from PyPI"),
+    ):
+        assert_refused(stack, lambda kwargs=kwargs: PrefectExecutionLayer(stack, "Prefect", **(given | kwargs)), words)  # type: ignore[misc, arg-type]
+
+
+def test_workers_scale() -> None:
+    stack = new_stack()
+    PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), worker_count=2, worker_max_count=5)
+    target = only(Template.from_stack(stack), "AWS::ApplicationAutoScaling::ScalableTarget")
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 5)
 
 
 def test_refuses_and_makes_nothing() -> None:
@@ -394,6 +422,7 @@ def test_refuses_and_makes_nothing() -> None:
         ({"flow_memory_mib": 1024}, ("memory_mib 1024", "cpu 1024")),
         ({"worker_memory_mib": 512}, ("memory_mib 512", "cpu 512")),
         ({"worker_count": -1}, ("0 or more; got -1",)),
+        ({"worker_count": 3, "worker_max_count": 2}, ("up to max_count; got 3 and 2",)),
         ({"worker_poll_interval": cdk.Duration.millis(1)}, ("poll_interval", "0.001 seconds")),
         ({"concurrency_limit": -5}, ("concurrency_limit", "-5")),
         ({"cpu_architecture": "arm"}, ("'arm'",)),
@@ -562,6 +591,36 @@ def test_without_lazarus_no_pool_has_one() -> None:
     )
     pool = layer.add_work_pool("ml").work_pool
     assert pool.job_template["variables"]["properties"]["env"]["default"][SIGTERM_BEHAVIOR] == "reschedule"
+
+
+def test_a_pools_worker_may_be_a_host_of_its_own() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+    nano = ec2.InstanceType("t4g.nano")
+    layer = PrefectExecutionLayer(
+        stack, "Prefect", work_pool_name="etl", api=cloud_api(), network=network, worker_instance_type=nano
+    )
+    hosted = layer.add_work_pool("hosted", worker_instance_type=nano)
+    served = layer.add_work_pool("served")
+    assert isinstance(layer.worker, WorkerHost)
+    assert isinstance(hosted.worker, WorkerHost)
+    assert isinstance(served.worker, WorkerService)
+    assert hosted.worker_role is hosted.worker.role
+    template = Template.from_stack(stack)
+    template.resource_count_is(SERVICE, 1)
+    template.resource_count_is("AWS::AutoScaling::AutoScalingGroup", 2)
+    assert layer.worker.group_name != hosted.worker.group_name
+    for role, pool in (("PrefectWorkerHostRole", "etl"), ("PrefectPoolhostedWorkerHostRole", "hosted")):
+        runs = [s for s in statements(template, role) if "ecs:RunTask" in s["Action"]]
+        assert [s["Resource"][0].rpartition("/")[2] for s in runs] == [f"Test-{pool}:*"]
+    assert list(json.loads(lazarus_environment(template)["POOLS"])) == ["etl", "hosted", "served"]
+    assert_no_ingress(template)
+    for kwargs in OF_A_SERVICE:
+        assert_refused(
+            stack,
+            lambda kwargs=kwargs: layer.add_work_pool("new", worker_instance_type=nano, **kwargs),  # type: ignore[misc]
+            "worker_instance_type makes the worker a host",
+        )
 
 
 def test_refuses_a_pool_that_cannot_be(several: PrefectExecutionLayer) -> None:

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 
 from cdk_prefect_ecs.instance_types import (
     InstanceKind,
+    check_host_type,
     check_instance_counts,
     check_instance_size,
     check_instance_types,
@@ -35,6 +38,17 @@ def test_kinds(names: list[str], architecture: str, has_gpu: bool) -> None:
 def test_refuses_instance_types(names: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_instance_types(names)
+
+
+@pytest.mark.parametrize("name", ["t4g.nano", "t4g.micro", "t3.micro", "m7i-flex.large"])
+def test_host_types(name: str) -> None:
+    check_host_type(name)
+
+
+@pytest.mark.parametrize("name", ["", "micro", "t4g", "t4g.", "T4G.micro", "t4g.micro "])
+def test_refuses_host_types(name: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{name!r} is not an instance type; use one such as t4g.micro")):
+        check_host_type(name)
 
 
 def test_counts_and_disk() -> None:

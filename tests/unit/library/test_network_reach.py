@@ -11,8 +11,13 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_efs as efs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_ssm as ssm
 from aws_cdk.assertions import Annotations, Match, Template
 from constructs import Construct
 from library_helpers import (
@@ -29,11 +34,13 @@ from library_helpers import (
     statements,
 )
 
-from cdk_prefect_ecs import ApiSecret, FlowImage, FlowNetwork, PrefectApi, PrefectExecutionLayer
+from cdk_prefect_ecs import ApiSecret, FlowImage, FlowNetwork, FlowVolume, PrefectApi, PrefectExecutionLayer
 from cdk_prefect_ecs.network_modes import NetworkMode
 from cdk_prefect_ecs.network_reach import (
     ServiceCall,
+    check_host_reach,
     endpoint_zones,
+    flow_secret_calls,
     lazarus_calls,
     registry_on_the_internet,
     secret_calls,
@@ -48,7 +55,9 @@ FUNCTIONS = Path(__file__).parents[3] / "constructs" / "cdk_prefect_ecs" / "func
 ENDPOINTS: Mapping[str, set[str]] = {
     "ecr": {"ecr.api", "ecr.dkr"},
     "ecs": {"ecs"},
+    "elasticfilesystem": set(),  # a mount is no call of the API: it goes to the mount targets in the VPC
     "iam": set(),  # iam:PassRole is no call
+    "kms": set(),  # SSM and Secrets Manager call it, in the caller's name
     "logs": {"logs"},
     "s3": {"s3"},
     "secretsmanager": {"secretsmanager"},
@@ -60,6 +69,8 @@ ENDPOINTS: Mapping[str, set[str]] = {
 #: queue, make the network interfaces.
 BY_LAMBDA = re.compile(r"logs:(CreateLogStream|PutLogEvents)|sqs:.*|ec2:.*")
 
+#: Where secrets are kept, and the endpoints of that name.
+SECRET_SERVICES = ("ssm", "secretsmanager")
 TASK_ROLES = ("PrefectExecutionRole", "PrefectWorkerRole", "PrefectFlowRole")
 
 
@@ -189,6 +200,130 @@ def test_a_registry_that_asks_for_a_credential() -> None:
     assert endpoints(template) == called(template, *TASK_ROLES) == {"s3", "logs", "ecs", "sqs", "ssm", "secretsmanager"}
 
 
+def flow_secret(scope: Construct, service: str, *, own_key: bool) -> ecs.Secret:
+    key = kms.Key(scope, f"{service}Key") if own_key else None
+    if service == "ssm":
+        return ecs.Secret.from_ssm_parameter(
+            ssm.StringParameter.from_secure_string_parameter_attributes(
+                scope, "Password", parameter_name="/db/password", encryption_key=key
+            )
+        )
+    return ecs.Secret.from_secrets_manager(secretsmanager.Secret(scope, "Database", encryption_key=key), "password")
+
+
+def decrypts(template: Template, role: str) -> set[str]:
+    """The services whose secrets this role may have decrypted with a key of one's own: with SSM the role is told so,
+    with Secrets Manager the key."""
+    own = {action for statement in statements(template, role) for action in statement["Action"]}
+    of_keys = [
+        plain(statement)
+        for key in template.find_resources("AWS::KMS::Key").values()
+        for statement in key["Properties"]["KeyPolicy"]["Statement"]
+    ]
+    via = {
+        statement["Condition"]["StringEquals"]["kms:ViaService"].partition(".")[0]
+        for statement in of_keys
+        if statement["Principal"] == {"AWS": f"<{role}.Arn>"} and statement["Action"] == "kms:Decrypt"
+        if "Condition" in statement
+    }
+    return via | ({"ssm"} if "kms:Decrypt" in own else set())
+
+
+@pytest.mark.parametrize("own_key", [False, True])
+@pytest.mark.parametrize("services", [{"ssm"}, {"secretsmanager"}, {"ssm", "secretsmanager"}])
+def test_secrets_of_flow_runs_need_the_service_that_keeps_them(services: set[str], own_key: bool) -> None:
+    network = new_network()
+    stack = cdk.Stack.of(network)
+    secrets = {service.upper(): flow_secret(stack, service, own_key=own_key) for service in services}
+    new_layer(network, secret=None, flow_secrets=secrets)
+    template = Template.from_stack(stack)
+    assert endpoints(template) == called(template, *TASK_ROLES)
+    assert endpoints(template) == services | {"s3", "ecr.api", "ecr.dkr", "logs", "ecs", "sqs"}
+    assert decrypts(template, "PrefectExecutionRole") == (services if own_key else set())
+
+
+@pytest.mark.parametrize(
+    ("api_secret", "reasons"),
+    [
+        (None, {"ssm": "A secret of flow runs is an SSM parameter"}),
+        ("ssm", {"ssm": "The credential of the Prefect API is an SSM parameter"}),
+        (
+            "secretsmanager",
+            {
+                "ssm": "A secret of flow runs is an SSM parameter",
+                "secretsmanager": "A credential is in Secrets Manager",
+            },
+        ),
+    ],
+)
+def test_an_endpoint_for_secrets_is_shared_and_says_what_came_first(
+    api_secret: str | None, reasons: dict[str, str]
+) -> None:
+    network = new_network()
+    stack = cdk.Stack.of(network)
+    secret = {
+        "ssm": lambda: PrefectApi.ssm_secure_string(API_KEY_PARAMETER),
+        "secretsmanager": lambda: secret_in_secrets_manager(stack),
+        None: lambda: None,
+    }[api_secret]()
+    new_layer(network, secret=secret, flow_secrets={"PASSWORD": flow_secret(stack, "ssm", own_key=False)})
+    found = Template.from_stack(stack).find_resources("AWS::EC2::VPCEndpoint").values()
+    tags = {
+        endpoint["Properties"]["ServiceName"].rpartition(".")[2]: endpoint["Properties"]["Tags"]
+        for endpoint in found
+        if endpoint["Properties"]["ServiceName"] in [f"com.amazonaws.us-east-1.{name}" for name in SECRET_SERVICES]
+    }
+    assert {service: [tag["Value"] for tag in tags[service] if tag["Key"] == "Reason"] for service in tags} == {
+        service: [reason] for service, reason in reasons.items()
+    }
+
+
+def test_a_secret_of_a_further_pool_is_reached_too() -> None:
+    network = new_network()
+    stack = cdk.Stack.of(network)
+    layer = new_layer(network)
+    layer.add_work_pool("ml", flow_secrets={"PASSWORD": flow_secret(stack, "secretsmanager", own_key=False)})
+    template = Template.from_stack(stack)
+    assert endpoints(template) == called(template, *TASK_ROLES)
+    assert "secretsmanager" in endpoints(template)
+
+
+@pytest.mark.parametrize("service", SECRET_SERVICES)
+def test_a_secret_is_reached_where_its_rights_are_not_ours_to_give(service: str) -> None:
+    parts = make_parts(api=PrefectApi.self_hosted("https://prefect.internal/api"))
+    network = FlowNetwork(parts.stack, "Closed", mode="endpoints")
+    role = iam.Role.from_role_arn(parts.stack, "Given", "arn:aws:iam::123456789012:role/agent", mutable=False)
+    secret = flow_secret(parts.stack, service, own_key=True)
+    parts.pool(network=network, image=in_ecr(parts.stack), execution_role=role, secrets={"PASSWORD": secret})
+    assert service in endpoints(Template.from_stack(parts.stack))
+
+
+def test_secrets_need_no_endpoint_where_there_is_a_way_out() -> None:
+    network = new_network("nat")
+    stack = cdk.Stack.of(network)
+    new_layer(network, image=None, flow_secrets={"PASSWORD": flow_secret(stack, "secretsmanager", own_key=True)})
+    assert endpoints(Template.from_stack(stack)) == {"s3"}
+
+
+def test_file_systems_need_no_endpoint_but_mount_targets_and_the_vpcs_dns() -> None:
+    network = new_network()
+    stack = cdk.Stack.of(network)
+    files = efs.FileSystem(stack, "Files", vpc=network.vpc, encrypted=True, kms_key=kms.Key(stack, "Key"))
+    layer = new_layer(network, flow_volumes=[FlowVolume(files.add_access_point("Data"), "/data")])
+    template = Template.from_stack(stack)
+    assert endpoints(template) == called(template, *TASK_ROLES)
+    mounts = {a for s in statements(template, "PrefectFlowRole") for a in s["Action"] if "elasticfilesystem" in a}
+    assert mounts == {"elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"}
+    # One mount target in each subnet that flow runs are placed in, and their names are in the DNS of the VPC.
+    targets = template.find_resources("AWS::EFS::MountTarget").values()
+    pool = layer.work_pool.job_template["variables"]["properties"]["network_configuration"]["default"]
+    assert [target["Properties"]["SubnetId"] for target in targets] == stack.resolve(pool["subnets"])
+    (vpc,) = template.find_resources("AWS::EC2::VPC").values()
+    assert (vpc["Properties"]["EnableDnsSupport"], vpc["Properties"]["EnableDnsHostnames"]) == (True, True)
+    nfs = template.find_resources("AWS::EC2::SecurityGroupIngress", {"Properties": {"FromPort": 2049}}).values()
+    assert {plain(rule["Properties"]["SourceSecurityGroupId"]) for rule in nfs} == {"<NetworkSecurityGroup.GroupId>"}
+
+
 def test_the_functions_call_nothing_else() -> None:
     clients = {
         node.args[0].value
@@ -238,6 +373,7 @@ def test_reasons_are_values_of_tags() -> None:
         *(call for secret in ("ssm", "secretsmanager") for call in secret_calls(secret)),
         *task_calls(image_in_ecr=True, secret_service=None),
         *worker_calls(enable_execute_command=True),
+        *flow_secret_calls(["ssm:GetParameters", "secretsmanager:GetSecretValue"]),
     ):
         network.add_service_endpoint(call.service, used_by=network, reason=call.reason)
 
@@ -422,6 +558,18 @@ def test_a_server_that_only_the_functions_reach_is_warned_of(mode: NetworkMode) 
 )
 def test_registries(image: str, registry: str | None) -> None:
     assert registry_on_the_internet(image) == registry
+
+
+def test_services_of_secrets_are_those_of_the_actions() -> None:
+    assert flow_secret_calls(["kms:Decrypt", "ssmmessages:OpenDataChannel"]) == ()
+    found = flow_secret_calls(["secretsmanager:GetSecretValue", "ssm:GetParameters", "ssm:GetParameter"])
+    assert [call.service for call in found] == ["ssm", "secretsmanager"]
+    assert all(call.every_zone for call in found)
+
+
+@pytest.mark.parametrize("mode", [None, "public", "nat", "default-vpc"])
+def test_a_worker_host_has_a_way_to_pypi(mode: str | None) -> None:
+    check_host_reach(mode)
 
 
 def test_endpoint_zones_count_a_service_once() -> None:

@@ -6,6 +6,7 @@ import pytest
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_lazarus_settings,
+    check_no_service_settings,
     check_work_pool_settings,
     check_worker_settings,
 )
@@ -71,6 +72,14 @@ def test_worker(change: dict[str, Any]) -> None:
 def test_worker_refuses(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_worker_settings(**{**WORKER, **change})
+
+
+def test_a_host_takes_no_settings_of_a_service() -> None:
+    check_no_service_settings("host", {"cpu": (512, 512), "max_count": (None, None)})
+    with pytest.raises(ValueError, match="host makes the worker a host") as error:
+        check_no_service_settings("host", {"cpu": (256, 512), "memory": (1024, 1024), "max_count": (3, None)})
+    assert "which has no cpu (got 256), no max_count (got 3): these shape a worker service" in str(error.value)
+    assert "Leave them out, or leave out host" in str(error.value)
 
 
 @pytest.mark.parametrize(

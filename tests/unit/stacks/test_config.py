@@ -45,6 +45,7 @@ def test_defaults_are_careful() -> None:
     assert made.image is None
     assert (made.network, made.zones) == ("public", 3)
     assert made.pool.spot_policy == SpotPolicy.SPOT_WITH_FALLBACK
+    assert (made.worker.host, made.worker.max_count) == (None, None)
     assert (made.pool.spot_attempts, made.pool.max_reschedules, made.pool.patience_seconds) == (2, 3, 90)
     assert not made.api.is_placeholder
 
@@ -81,8 +82,8 @@ def test_everything_set() -> None:
         flow_logs=True,
         container_insights=False,
         execute_command=True,
-        pool=PoolConfig("etl", spot_attempts=1, max_reschedules=0, patience_seconds=10),
-        worker=WorkerConfig(count=3, cpu=1024, memory_mib=4096, poll_seconds=10),
+        pool=PoolConfig("etl", storage_gib=200, spot_attempts=1, max_reschedules=0, patience_seconds=10),
+        worker=WorkerConfig(count=3, max_count=6, cpu=1024, memory_mib=4096, poll_seconds=10),
         tags={"Team": "data"},
     )
     assert made.worker.count == 3
@@ -164,6 +165,8 @@ def test_images_of_the_environments() -> None:
         ({"cpu": 300}, "cpu 300 is not a Fargate size"),
         ({"memory_mib": 1024}, "memory_mib 1024 does not go with cpu 1024"),
         ({"concurrency_limit": -1}, "concurrency_limit must be 0 or more; got -1"),
+        ({"storage_gib": 20}, "from 21 to 200; got 20"),
+        ({"queues": (WorkQueue("now", 0),)}, "priority of queue now must be a whole number of 1 or more; got 0"),
         ({"spot_attempts": 0}, "spot_attempts must be 1 or more; got 0. For no Spot at all use SpotPolicy.ON_DEMAND"),
         ({"max_reschedules": -1}, "max_reschedules must be 0 or more; got -1"),
         ({"patience_seconds": 5}, "patience must be at least 10 seconds"),
@@ -180,11 +183,93 @@ def test_pool_refuses(changes: dict[str, Any], message: str) -> None:
         ({"count": -1}, "0 or more; got -1"),
         ({"memory_mib": 512}, "memory_mib 512 does not go with cpu 512"),
         ({"poll_seconds": 0}, "poll_interval must be at least one second; got 0 seconds"),
+        ({"count": 3, "max_count": 2}, "workers scale from desired_count, at least 1, up to max_count; got 3 and 2"),
+        ({"host": "micro"}, "'micro' is not an instance type; use one such as t4g.micro"),
+        ({"host": ""}, "'' is not an instance type"),
+        ({"host": "t4g.micro", "poll_seconds": 0}, "poll_interval must be at least one second"),
+        ({"host": "t4g.micro", "count": 2}, "host makes the worker a host, which has no count (got 2)"),
+        ({"host": "t4g.micro", "count": 0}, "which has no count (got 0)"),
+        ({"host": "t4g.micro", "max_count": 2}, "which has no max_count (got 2)"),
+        ({"host": "t4g.micro", "cpu": 300}, "which has no cpu (got 300)"),
+        (
+            {"host": "t4g.micro", "cpu": 256, "memory_mib": 512},
+            "which has no cpu (got 256), no memory_mib (got 512): these shape a worker service. Leave them out, or "
+            "leave out host",
+        ),
     ],
 )
 def test_worker_refuses(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         WorkerConfig(**changes)
+
+
+# Worker hosts
+
+HOST = WorkerConfig(host="t4g.micro", poll_seconds=10)
+
+
+def test_each_pool_has_the_workers_of_the_environment_or_its_own() -> None:
+    etl, ml = PoolConfig("etl"), PoolConfig("ml", worker=WorkerConfig(count=2))
+    made = config(pool=etl, more_pools=(ml,), worker=HOST)
+    assert made.worker_of(etl) is HOST
+    assert made.worker_of(ml).count == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"worker": HOST},
+        {"worker": HOST, "network": "nat"},
+        {"worker": HOST, "network": "default-vpc", "account": "123456789012"},
+        {"worker": HOST, "more_pools": (PoolConfig("ml"),)},
+        {"pool": PoolConfig("etl", worker=HOST)},
+        {"more_pools": (PoolConfig("ml", worker=HOST),)},
+        # In the mode endpoints a pool may overrule a host of the environment.
+        {
+            "worker": HOST,
+            "pool": PoolConfig("etl", worker=WorkerConfig()),
+            "network": "endpoints",
+            "api": PRIVATE,
+            "image": "build",
+        },
+        # Into the services that there are.
+        {"more_pools": (PoolConfig("ml", worker=HOST),), "execute_command": True},
+    ],
+)
+def test_any_worker_may_be_a_host(changes: dict[str, Any]) -> None:
+    config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"worker": HOST, "execute_command": True},
+            "environment dev: execute_command goes into ECS services, and every worker is a host; leave it out: "
+            "Session Manager works",
+        ),
+        (
+            {
+                "more_pools": (PoolConfig("ml", worker=HOST),),
+                "pool": PoolConfig("etl", worker=HOST),
+                "execute_command": True,
+            },
+            "every worker is a host",
+        ),
+        (
+            {"more_pools": (PoolConfig("ml", worker=HOST),), "network": "endpoints", "api": PRIVATE, "image": "build"},
+            "environment dev, pool ml: a worker host installs Prefect from PyPI, which a network in mode 'endpoints' "
+            "does not reach; use a worker service there, or mode 'public' or 'nat'",
+        ),
+        (
+            {"worker": HOST, "network": "endpoints", "api": PRIVATE, "image": "build"},
+            "environment dev, pool etl: a worker host installs Prefect from PyPI",
+        ),
+    ],
+)
+def test_hosts_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(**changes)
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,60 @@ def test_further_pools_have_workers_of_their_own_and_the_same_lazarus() -> None:
     assert set(Template.from_stack(alone).to_json()["Resources"]) <= set(template.to_json()["Resources"])
 
 
+def test_a_worker_host_takes_the_place_of_the_service() -> None:
+    config = dataclasses.replace(environment("staging"), worker=WorkerConfig(host="t4g.nano", poll_seconds=20))
+    made = new_stage(config)
+    template = Template.from_stack(made.execution)
+    template.resource_count_is("AWS::ECS::Service", 0)
+    template.resource_count_is("AWS::ECS::TaskDefinition", 0)
+    template.has_resource_properties("AWS::AutoScaling::AutoScalingGroup", {"MinSize": "1", "MaxSize": "2"})
+    (launch,) = template.find_resources("AWS::EC2::LaunchTemplate").values()
+    data = launch["Properties"]["LaunchTemplateData"]
+    assert data["InstanceType"] == "t4g.nano"
+    user_data = data["UserData"]["Fn::Base64"]["Fn::Join"][1]
+    assert '"PREFECT_WORKER_QUERY_SECONDS":"20"' in "".join(part for part in user_data if isinstance(part, str))
+    template.has_resource_properties("Custom::PrefectWorkPool", {"Name": config.pool.name})
+    assert list(json.loads(lazarus_environment(template)["POOLS"])) == [config.pool.name]
+
+
+def test_a_worker_host_is_found_by_its_group() -> None:
+    made = new_stage(dataclasses.replace(environment("staging"), worker=WorkerConfig(host="t4g.nano")))
+    template = Template.from_stack(made.execution)
+    (group,) = template.find_resources("AWS::AutoScaling::AutoScalingGroup")
+    outputs = template.to_json()["Outputs"]
+    assert set(outputs) == {"WorkPoolName", "ClusterName", "WorkerGroupName", "FlowRoleArn"}
+    assert outputs["WorkerGroupName"]["Value"] == {"Ref": group}
+    assert "aws ssm start-session" in outputs["WorkerGroupName"]["Description"]
+
+
+def test_each_pool_has_the_kind_of_worker_that_it_asks_for() -> None:
+    host = WorkerConfig(host="t4g.micro")
+    more = (PoolConfig("hosted"), PoolConfig("served", worker=WorkerConfig(count=2, max_count=4)))
+    config = dataclasses.replace(environment("staging"), worker=host, more_pools=more, execute_command=True)
+    template = Template.from_stack(new_stage(config).execution)
+    template.resource_count_is("AWS::AutoScaling::AutoScalingGroup", 2)
+    (service,) = template.find_resources("AWS::ECS::Service").values()
+    assert (service["Properties"]["DesiredCount"], service["Properties"]["EnableExecuteCommand"]) == (2, True)
+    template.has_resource_properties(
+        "AWS::ApplicationAutoScaling::ScalableTarget", {"MinCapacity": 2, "MaxCapacity": 4}
+    )
+    assert list(json.loads(lazarus_environment(template)["POOLS"])) == ["etl-staging", "hosted", "served"]
+
+
+def test_workers_and_disks_of_the_first_pool_are_as_configured() -> None:
+    config = environment("staging")
+    pool = dataclasses.replace(config.pool, storage_gib=100, worker=WorkerConfig(count=1, max_count=3))
+    more = (PoolConfig("large", storage_gib=200),)
+    template = Template.from_stack(new_stage(dataclasses.replace(config, pool=pool, more_pools=more)).execution)
+    targets = template.find_resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+    assert [(t["Properties"]["MinCapacity"], t["Properties"]["MaxCapacity"]) for t in targets] == [(1, 3)]
+    disks = {}
+    for made in template.find_resources("Custom::PrefectWorkPool").values():
+        variables = made["Properties"]["BaseJobTemplate"]["variables"]["properties"]
+        disks[made["Properties"]["Name"]] = variables["ephemeral_storage"]["default"]["sizeInGiB"]
+    assert disks == {"etl-staging": "json:100", "large": "json:200"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_queue_is_open_or_unencrypted(name: str) -> None:
     _, execution = templates(name)

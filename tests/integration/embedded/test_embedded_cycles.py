@@ -30,7 +30,6 @@ def cycle() -> None:
         app.delete_deployments()
         app.destroy()
         assert app.stacks() == []
-        app.prefect.close()
     for directory in directories:
         wait_until(lambda directory=directory: not living(directory), f"the processes of {directory} to end")
         assert not directory.exists()

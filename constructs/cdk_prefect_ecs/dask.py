@@ -10,11 +10,13 @@ import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_prefect_ecs.capacity import FARGATE_SPOT
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
@@ -58,6 +60,7 @@ class DaskAccess(Construct):
         they start (``EXTRA_PIP_PACKAGES``).
     :param task_role: Role of scheduler and workers. Default: a new one without permissions; grant it what they need.
     :param log_group: Log group of scheduler and workers. Default: a new one that keeps a month and is retained.
+    :param encryption_key: Key of the log group that is made. Default: a key of AWS.
     :param scheduler_cpu: CPU units of the scheduler. Default: 1024.
     :param scheduler_memory_mib: Memory of the scheduler in MiB. Default: 4096.
     :param worker_cpu: CPU units of a worker, which runs one thread per vCPU. Default: 4096.
@@ -94,6 +97,7 @@ class DaskAccess(Construct):
         image: FlowImage | None = None,
         task_role: iam.IRole | None = None,
         log_group: logs.ILogGroup | None = None,
+        encryption_key: kms.IKey | None = None,
         scheduler_cpu: int = 1024,
         scheduler_memory_mib: int = 4096,
         worker_cpu: int = 4096,
@@ -110,11 +114,8 @@ class DaskAccess(Construct):
         super().__init__(scope, construct_id)
 
         self._cluster = cluster
-        self.log_group = log_group or logs.LogGroup(
-            self,
-            "LogGroup",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+        self.log_group = log_group or new_log_group(
+            self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.RETAIN
         )
         self.execution_role = iam.Role(
             self,

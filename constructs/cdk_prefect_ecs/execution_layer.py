@@ -10,6 +10,7 @@ import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -24,6 +25,7 @@ from cdk_prefect_ecs.capacity import (
     flow_run_strategy,
 )
 from cdk_prefect_ecs.cluster import FlowCluster, fargate_capacity
+from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.lazarus import Lazarus
@@ -115,6 +117,9 @@ class PrefectExecutionLayer(Construct):
     :param cluster: Cluster of worker and flow runs. Default: a new one, see :class:`~cdk_prefect_ecs.FlowCluster`.
     :param storage: Bucket of flow code, results and data. Default: a new one, retained when it leaves the stack.
     :param log_group: Log group of worker and flow runs. Default: a new one that keeps a month and is retained.
+    :param encryption_key: Key for what is made of bucket, log groups and queues ($1 a month, and calls); each role may
+        use it as far as it needs, and services as docs/security.md says, which the policy of an imported key has to
+        allow itself. Default: keys of AWS, free.
     :param spot_policy: How flow runs use Spot. Default: Spot with fallback to on-demand.
     :param image: Image of worker and flow runs: so both sides always have the same versions. Default: the official one
         with the tested Prefect version.
@@ -183,6 +188,7 @@ class PrefectExecutionLayer(Construct):
         cluster: FlowCluster | None = None,
         storage: FlowStorage | None = None,
         log_group: logs.ILogGroup | None = None,
+        encryption_key: kms.IKey | None = None,
         spot_policy: SpotPolicy | None = None,
         image: FlowImage | None = None,
         flow_cpu: int = 1024,
@@ -251,12 +257,9 @@ class PrefectExecutionLayer(Construct):
         self.pools = {}
         self.network = network or FlowNetwork(self, "Network")
         self.cluster = cluster or FlowCluster(self, "Cluster", vpc=self.network.vpc)
-        self.storage = storage or FlowStorage(self, "Storage")
-        self.log_group = log_group or logs.LogGroup(
-            self,
-            "LogGroup",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+        self.storage = storage or FlowStorage(self, "Storage", encryption_key=encryption_key)
+        self.log_group = log_group or new_log_group(
+            self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.RETAIN
         )
         self.execution_role = ExecutionRole(self, "ExecutionRole", log_group=self.log_group, api=api, image=image)
         self.flow_role = FlowRole(self, "FlowRole", storage=self.storage)
@@ -284,6 +287,7 @@ class PrefectExecutionLayer(Construct):
             secrets=flow_secrets,
             tags=flow_tags,
             delete_with_deployments=delete_pool_with_deployments,
+            sync_encryption_key=encryption_key,
         )
         self.worker, self.worker_role = self._make_worker(self, self.work_pool, worker)
 
@@ -299,6 +303,7 @@ class PrefectExecutionLayer(Construct):
                 max_reschedules=max_reschedules,
                 patience=patience,
                 reserved_concurrency=lazarus_reserved_concurrency,
+                encryption_key=encryption_key,
             )
             if lazarus
             else None

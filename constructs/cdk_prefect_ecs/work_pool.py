@@ -9,6 +9,7 @@ from typing import Any
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -23,6 +24,7 @@ from cdk_prefect_ecs.capacity import (
     flow_run_strategy,
 )
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
@@ -81,6 +83,8 @@ class WorkPool(Construct):
     :param description: Description of the pool in Prefect. Default: names this library.
     :param delete_with_deployments: Delete the pool with the stack even if deployments still use it; they then have no
         pool. Default: False, such a pool is left.
+    :param sync_encryption_key: Key of the log of the function behind it; the first pool of an API in the stack decides
+        it. Default: a key of AWS.
     :raises ValueError: A name that Prefect refuses, a size that Fargate does not offer, a Spot policy that the cluster
         cannot serve, a concurrency limit below 0, a GPU on machines without one, a capacity of another cluster, EFS
         on machines of your own, an image that is built for another architecture, a network from which the API or the
@@ -131,6 +135,7 @@ class WorkPool(Construct):
         environment: Mapping[str, str] | None = None,
         description: str | None = None,
         delete_with_deployments: bool = False,
+        sync_encryption_key: kms.IKey | None = None,
     ) -> None:
         capacity = capacity or cluster.fargate
         secrets = secrets or {}
@@ -217,7 +222,7 @@ class WorkPool(Construct):
         add_service_endpoints(network, network, [*start_calls(image, api), *flow_secret_calls(granted_actions(reads))])
         warn_of_api(network, api, self)
 
-        sync = WorkPoolSync.of(self, api)
+        sync = WorkPoolSync.of(self, api, encryption_key=sync_encryption_key)
         sync.work_pool_names.append(work_pool_name)
         properties: dict[str, Any] = {
             "ApiUrl": api.url,
@@ -298,14 +303,13 @@ class WorkPoolSync(Construct):
     work_pool_names: list[str]
     """The pools that it looks after."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, api: PrefectApi) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, api: PrefectApi, encryption_key: kms.IKey | None = None
+    ) -> None:
         super().__init__(scope, construct_id)
         self.work_pool_names = []
-        log_group = logs.LogGroup(
-            self,
-            "LogGroup",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
+        log_group = new_log_group(
+            self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.DESTROY
         )
         self.function = lambda_.Function(
             self,
@@ -325,9 +329,11 @@ class WorkPoolSync(Construct):
         api.grant_read_secret(self, self.function)
 
     @staticmethod
-    def of(scope: Construct, api: PrefectApi) -> WorkPoolSync:
-        """The function that serves this API in the stack of ``scope``, made when there is none yet."""
-        return WorkPoolSync.find(scope, api) or WorkPoolSync(cdk.Stack.of(scope), _sync_id(scope, api), api=api)
+    def of(scope: Construct, api: PrefectApi, *, encryption_key: kms.IKey | None = None) -> WorkPoolSync:
+        """The function that serves this API in the stack of ``scope``, made with this key when there is none yet."""
+        return WorkPoolSync.find(scope, api) or WorkPoolSync(
+            cdk.Stack.of(scope), _sync_id(scope, api), api=api, encryption_key=encryption_key
+        )
 
     @staticmethod
     def find(scope: Construct, api: PrefectApi) -> WorkPoolSync | None:

@@ -169,6 +169,11 @@ def allow(
     return statement | {"Condition": conditions} if conditions else statement
 
 
+def through(service: str) -> dict[str, Any]:
+    """The condition under which a key may be used: when this service calls KMS."""
+    return {"StringEquals": {"kms:ViaService": f"{service}.<AWS::Region>.amazonaws.com"}}
+
+
 def _canonical(statement: Mapping[str, Any]) -> dict[str, Any]:
     readable = dict(plain(statement))
     for key in ("Action", "Resource"):

@@ -96,6 +96,8 @@ class TaskEvents(Construct):
             targets=[targets.SqsQueue(self._target(encryption_key), dead_letter_queue=self.dead_letter_queue)],
         )
         if encryption_key is not None:
+            # The queue is in this stack; the CDK cannot tell that from its ARN.
+            cdk.Annotations.of(self.rule).acknowledge_warning("@aws-cdk/aws-events:ruleUnresolvedEnvironment")
             let_events_encrypt(encryption_key, self)
             self.queue.add_to_resource_policy(
                 iam.PolicyStatement(

@@ -245,6 +245,8 @@ class FlowNetwork(Construct):
                 subnet_type=ec2.SubnetType.PUBLIC,
                 cidr_mask=20,
                 reserved=self.mode == "endpoints",
+                # Beside NAT gateways nothing is placed in them. Managed Instances have no other way to an address.
+                map_public_ip_on_launch=None if self.mode == "public" else False,
             )
         ]
         if self.mode != "public":

@@ -22,10 +22,11 @@ from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.encryption import grant_key_use, new_log_group
 from cdk_prefect_ecs.events import TaskEvents
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code
 from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
 from cdk_prefect_ecs.network import add_service_endpoints, is_inside
 from cdk_prefect_ecs.network_reach import lazarus_calls
+from cdk_prefect_ecs.required_policy import grantees, records
 from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS, check_lazarus_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 
@@ -61,6 +62,8 @@ class Lazarus(Construct):
         most, to start one. Default: 90 seconds.
     :param reserved_concurrency: Concurrent executions to reserve, so that one look follows the other. Two at once do no
         harm. None, for an account whose quota is too small to reserve any. Default: 1.
+    :param role: Role of the function, assumed by Lambda. Default: a new one; see
+        :class:`~cdk_prefect_ecs.RequiredPolicy` for what one of your own needs.
     :param encryption_key: Key of its log and of the queues that it makes; an imported key's policy has to let in
         CloudWatch Logs and EventBridge, see docs/security.md. Default: keys of AWS.
     :raises ValueError: A count below 1 or 0, a patience below 10 seconds.
@@ -68,7 +71,7 @@ class Lazarus(Construct):
 
     function: lambda_.Function
     """The function."""
-    role: FunctionRole
+    role: iam.IRole
     """Its role."""
     task_events: TaskEvents
     """The queue that wakes it."""
@@ -91,6 +94,7 @@ class Lazarus(Construct):
         max_reschedules: int = 3,
         patience: cdk.Duration | None = None,
         reserved_concurrency: int | None = 1,
+        role: iam.IRole | None = None,
         encryption_key: kms.IKey | None = None,
     ) -> None:
         patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
@@ -101,7 +105,7 @@ class Lazarus(Construct):
         own_log = new_log_group(
             self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.DESTROY
         )
-        self.role = FunctionRole(self, "Role", log_group=own_log, in_vpc=api.vpc is not None)
+        self.role = function_role(self, role, log_group=own_log, in_vpc=api.vpc is not None)
         self.dead_letter_queue = sqs.Queue(
             self,
             "DeadLetterQueue",
@@ -150,8 +154,14 @@ class Lazarus(Construct):
         if encryption_key is not None:
             # What it could not deal with goes to its dead letters; the CDK grants sending, and not the key.
             actions = ["kms:Decrypt", "kms:GenerateDataKey"]
-            grant_key_use(encryption_key, self.role, self, service="sqs", actions=actions)
-        api.grant_read_secret(self, self.role)
+            for grantee in grantees(self, self.role):
+                grant_key_use(encryption_key, grantee, self, service="sqs", actions=actions)
+        for grantee in grantees(self, self.role):
+            api.grant_read_secret(self, grantee)
+        for record in records(self, self.role):  # the CDK grants it to the role itself
+            iam.Grant.add_to_principal(
+                grantee=record, actions=["sqs:SendMessage"], resource_arns=[self.dead_letter_queue.queue_arn]
+            )
         self._grant(cluster, log_group)
         self._pools: dict[str, dict[str, Any]] = {}
         self._settings = (spot_attempts, max_reschedules, patience)
@@ -225,13 +235,17 @@ class Lazarus(Construct):
         key = queue.encryption_master_key
         if key is None:
             self.function.add_event_source(sources.SqsEventSource(queue, batch_size=10))
+            for record in records(self, self.role):
+                queue.grant_consume_messages(record)
             return
         # The same, under the same id, but for the key: the CDK would grant it for all that it protects.
         self.function.add_event_source_mapping(
             f"SqsEventSource:{cdk.Names.node_unique_id(queue.node)}", batch_size=10, event_source_arn=queue.queue_arn
         )
-        sqs.Queue.from_queue_arn(self, "Queue", queue.queue_arn).grant_consume_messages(self.role)
-        grant_key_use(key, self.role, self, service="sqs")
+        same_queue = sqs.Queue.from_queue_arn(self, "Queue", queue.queue_arn)
+        for grantee in grantees(self, self.role):
+            same_queue.grant_consume_messages(grantee)
+            grant_key_use(key, grantee, self, service="sqs")
 
     def _grant(self, cluster: FlowCluster, log_group: logs.ILogGroup) -> None:
         stack = cdk.Stack.of(self)
@@ -243,7 +257,10 @@ class Lazarus(Construct):
             (["ecs:DescribeTasks", "ecs:StopTask"], [tasks], in_cluster),
             (["logs:GetLogEvents"], [log_group.log_group_arn], None),
         ):
-            self.role.add_to_policy(iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions))
+            for grantee in grantees(self, self.role):
+                iam.Grant.add_to_principal(
+                    grantee=grantee, actions=actions, resource_arns=resources, conditions=conditions
+                )
 
     def _alarms(self) -> list[cloudwatch.Alarm]:
         minute = cdk.Duration.minutes(1)

@@ -455,7 +455,10 @@ def test_refuses_options_that_contradict() -> None:
     public = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
     for kwargs, words in (
         ({"vpc_subnets": public}, ("vpc_subnets", "pass vpc too")),
-        ({"vpc": vpc, "mode": "nat"}, ("flow_log_retention and flow_log_encryption_key shape a new VPC",)),
+        (
+            {"vpc": vpc, "mode": "nat"},
+            ("flow_log_role, flow_log_encryption_key) shape a new VPC",),
+        ),
         ({"vpc": vpc, "max_azs": 2}, ("leave them out when passing vpc",)),
         ({"vpc": vpc, "nat_gateways": 1}, ("leave them out when passing vpc",)),
         ({"vpc": vpc, "flow_log_encryption_key": key}, ("leave them out when passing vpc",)),

@@ -22,9 +22,10 @@ export DO_NOT_TRACK := 1
 VENV := .venv/.installed
 NODE := node_modules/.installed
 CHECKS := .venv/.checks
+CHECKOV := .venv/checkov/.installed
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-slow soak test-host test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
+.PHONY: help demo test test-slow soak test-host test-all checkov image ui screenshots lint format bootstrap synth diff deploy flows destroy bench findings lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +35,7 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 
 # Two at a time: the integration tests, which mostly wait, and beside them all others, which compute.
 test: lint ## Run checks, unit, policy and integration tests
-	pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not image" --ignore tests/ui
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not image and not checkov" --ignore tests/ui
 
 test-slow: $(INSTALLED) ## Run the integration tests that take minutes
 	pytest -m "slow and not image" --ignore tests/ui
@@ -45,7 +46,10 @@ soak: $(INSTALLED) ## Deploy, run, interrupt and destroy on CYCLES=50 embedded A
 test-host: $(INSTALLED) $(CHECKS) ## Set up a worker host for real, on a scratch machine with its own systemd; takes root
 	pytest -m "slow and image" --ignore tests/ui
 
-test-all: test test-slow test-host image ui ## Run every test
+test-all: test test-slow test-host checkov image ui ## Run every test
+
+checkov: $(INSTALLED) $(CHECKOV) ## Have checkov look at every template
+	pytest -m checkov --ignore tests/ui
 
 image: $(INSTALLED) $(CHECKS) ## Build the flow image, run it and check what is in it
 	@python -m embedded.images build --tag flow-image:checked
@@ -106,6 +110,9 @@ environment:
 bench: $(INSTALLED) ## Measure, ours beside others in one run (BENCH=synth or spot_chaos for one of them)
 	@for name in $(BENCH); do python -m bench.$$name; done
 
+findings: $(VENV) ## List in docs/findings.md which findings of the policy checks are accepted, and why
+	@python -m tools.list_findings
+
 HOST := constructs/cdk_prefect_ecs/host
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 
@@ -115,6 +122,7 @@ lock: $(VENV) ## Resolve requirements.in, and what the image and the checks need
 	$(LOCK) docker/flow/installer.in --constraint requirements.txt --generate-hashes --output-file docker/flow/installer.txt
 	$(LOCK) $(HOST)/requirements.in --constraint requirements.txt --generate-hashes --output-file $(HOST)/requirements.txt
 	$(LOCK) requirements-checks.in --constraint requirements.txt --output-file requirements-checks.txt
+	$(LOCK) requirements-checkov.in --output-file requirements-checkov.txt
 
 clean: ## Remove everything that set-up and tests made
 	@if [ -d .embedded ] && [ -x .venv/bin/python ]; then .venv/bin/python -m embedded down; fi
@@ -139,4 +147,10 @@ $(NODE): package.json package-lock.json $(VENV)
 
 $(CHECKS): requirements-checks.txt $(VENV)
 	@.venv/bin/uv pip install --quiet --requirement requirements-checks.txt
+	@touch $@
+
+$(CHECKOV): requirements-checkov.txt $(VENV)
+	@echo "Setting up .venv/checkov: 260 MB that nothing else needs …"
+	@.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venv/checkov
+	@.venv/bin/uv pip install --quiet --python .venv/checkov/bin/python --requirement requirements-checkov.txt
 	@touch $@

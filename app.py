@@ -14,11 +14,10 @@ import sys
 gc.disable()
 
 import aws_cdk as cdk
-from cdk_nag import AwsSolutionsChecks
 
 from stacks.config import EnvironmentConfig
 from stacks.environments import environment
-from stacks.policy import acknowledge
+from stacks.policy import acknowledge, check_policies
 from stacks.stage import PrefectStage
 
 
@@ -41,7 +40,7 @@ def synthesize(app: cdk.App, *environments: EnvironmentConfig, policy_checks: bo
         if policy_checks:
             acknowledge(stage)
     if policy_checks:
-        cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+        check_policies(app)
     app.synth()
 
 

@@ -18,9 +18,12 @@ from cdk_prefect_ecs.settings import (
     check_cloud_id,
     check_dask_settings,
     check_image_reference,
+    check_key_arn,
     check_lazarus_settings,
     check_no_service_settings,
     check_parameter_name,
+    check_permissions_boundary,
+    check_role_path,
     check_work_pool_settings,
     check_worker_settings,
 )
@@ -36,6 +39,9 @@ DEFAULT_VPC = "default-vpc"
 #: Images that are built from docker/flow when an environment is deployed: the stage of the Dockerfile.
 BUILT_IMAGES = {"build": "default", "build-with-flows": "baked"}
 
+#: The setting `encryption_key` for a key that is made with the environment.
+OWN_KEY = "own"
+
 #: What the environments ship with until somebody puts in their own.
 PLACEHOLDER_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -48,11 +54,15 @@ class CloudApi:
     workspace_id: str
     api_key_parameter: str
     """SSM SecureString with the API key."""
+    parameter_key_arn: str | None = None
+    """KMS key of that parameter; None when it is ``alias/aws/ssm``."""
 
     def __post_init__(self) -> None:
         check_cloud_id("account_id", self.account_id)
         check_cloud_id("workspace_id", self.workspace_id)
         check_parameter_name(self.api_key_parameter)
+        if self.parameter_key_arn is not None:
+            check_key_arn(self.parameter_key_arn)
 
     @property
     def is_placeholder(self) -> bool:
@@ -69,6 +79,8 @@ class SelfHostedApi:
     """SSM SecureString with ``user:password``; None when the server asks for none."""
     private: bool = False
     """Whether it can be reached from within the VPC only: the functions that call it are then placed there."""
+    parameter_key_arn: str | None = None
+    """KMS key of that parameter; None when it is ``alias/aws/ssm``."""
 
     is_placeholder: bool = field(default=False, init=False)
 
@@ -76,6 +88,10 @@ class SelfHostedApi:
         check_api_url(self.url)
         if self.auth_string_parameter is not None:
             check_parameter_name(self.auth_string_parameter)
+        if self.parameter_key_arn is not None:
+            check_key_arn(self.parameter_key_arn)
+            if self.auth_string_parameter is None:
+                raise ValueError("parameter_key_arn is the key of auth_string_parameter; set that too")
 
 
 @dataclass(frozen=True)
@@ -187,6 +203,13 @@ class EnvironmentConfig:
     :param container_insights: Whether the cluster sends Container Insights metrics.
     :param execute_command: Whether ``aws ecs execute-command`` works into the workers that are ECS services. A host
         has Session Manager in any case.
+    :param encryption_key: KMS key of bucket, logs and queues. ``"own"``: one that is made with the foundation, rotated
+        every year, for $1 a month. The ARN of a key: that one, whose policy has to let in the services that
+        docs/security.md names. None: the keys of AWS, which are free.
+    :param access_logs: Whether S3 keeps a log of who did what with the bucket, in a second bucket.
+    :param permissions_boundary: Managed policy that bounds what every role may do, by its name or ARN. None: no
+        boundary.
+    :param role_path: Path of every role, such as ``/data-platform/``. None: ``/``. docs/security.md has both.
     :param tags: Tags of everything.
     :raises ValueError: A value that cannot work; says which are allowed.
     """
@@ -208,6 +231,10 @@ class EnvironmentConfig:
     flow_logs: bool = False
     container_insights: bool = True
     execute_command: bool = False
+    encryption_key: str | None = None
+    access_logs: bool = False
+    permissions_boundary: str | None = None
+    role_path: str | None = None
     tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -243,6 +270,7 @@ class EnvironmentConfig:
                 f"environment {self.name}: log_retention_days {self.log_retention_days} is not one that "
                 f"CloudWatch Logs offers; use one of {', '.join(map(str, LOG_RETENTION_DAYS))}"
             )
+        self._check_trust()
         if self.termination_protection and not self.keep_data:
             raise ValueError(
                 f"environment {self.name}: termination_protection with keep_data=False contradicts itself; "
@@ -267,6 +295,24 @@ class EnvironmentConfig:
     def stack_names(self) -> tuple[str, str]:
         """Names of the stateful and the stateless stack."""
         return f"{self.stage_name}-Foundation", f"{self.stage_name}-Execution"
+
+    def _check_trust(self) -> None:
+        try:
+            boundary_account = (
+                check_permissions_boundary(self.permissions_boundary) if self.permissions_boundary else None
+            )
+            if self.role_path is not None:
+                check_role_path(self.role_path)
+            for key in (self.encryption_key, self.api.parameter_key_arn):
+                if key not in (None, OWN_KEY) and check_key_arn(key)[0] != self.region:
+                    raise ValueError(f"a KMS key works in its own region only, here {self.region}; got {key}")
+        except ValueError as error:
+            raise ValueError(f"environment {self.name}: {error}") from None
+        if None not in (self.account, boundary_account) and boundary_account != self.account:
+            raise ValueError(
+                f"environment {self.name}: a permissions boundary is a policy of the account {self.account} or of AWS; "
+                f"got {self.permissions_boundary}"
+            )
 
     def _check_network(self) -> None:
         where, network = f"environment {self.name}", self.network

@@ -70,6 +70,7 @@ def _prod(_: str | None) -> EnvironmentConfig:
         termination_protection=True,
         log_retention_days=90,
         flow_logs=True,
+        access_logs=True,
         tags={"Project": "prefect", "Environment": "prod"},
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_prefect_ecs import (
@@ -63,11 +64,12 @@ class ExecutionStack(cdk.Stack):
             self,
             "Prefect",
             work_pool_name=config.pool.name,
-            api=prefect_api(config.api, foundation.network),
+            api=prefect_api(self, config.api, foundation.network),
             network=foundation.network,
             cluster=self.cluster,
             storage=foundation.storage,
             log_group=foundation.log_group,
+            encryption_key=foundation.key,
             image=image,
             spot_policy=config.pool.spot_policy,
             flow_cpu=config.pool.cpu,
@@ -203,17 +205,18 @@ def flow_image(scope: Construct, image: str | None) -> FlowImage:
     )
 
 
-def prefect_api(api: CloudApi | SelfHostedApi, network: FlowNetwork) -> PrefectApi:
+def prefect_api(scope: Construct, api: CloudApi | SelfHostedApi, network: FlowNetwork) -> PrefectApi:
     """The library's view of a configured API; a private one is called from within the network."""
+    key = kms.Key.from_key_arn(scope, "ParameterKey", api.parameter_key_arn) if api.parameter_key_arn else None
     if isinstance(api, CloudApi):
         return PrefectApi.cloud(
             account_id=api.account_id,
             workspace_id=api.workspace_id,
-            api_key=PrefectApi.ssm_secure_string(api.api_key_parameter),
+            api_key=PrefectApi.ssm_secure_string(api.api_key_parameter, encryption_key=key),
         )
     parameter = api.auth_string_parameter
     return PrefectApi.self_hosted(
         api.url,
-        auth_string=PrefectApi.ssm_secure_string(parameter) if parameter else None,
+        auth_string=PrefectApi.ssm_secure_string(parameter, encryption_key=key) if parameter else None,
         vpc=network.vpc if api.private else None,
     )

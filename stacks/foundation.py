@@ -6,12 +6,14 @@ from typing import Any, cast
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_prefect_ecs import FlowNetwork, FlowStorage
+from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.network_modes import NETWORK_MODES, NetworkMode
-from stacks.config import DEFAULT_VPC, EnvironmentConfig
+from stacks.config import DEFAULT_VPC, OWN_KEY, EnvironmentConfig
 
 
 class FoundationStack(cdk.Stack):
@@ -23,14 +25,19 @@ class FoundationStack(cdk.Stack):
         removal_policy = cdk.RemovalPolicy.RETAIN if config.keep_data else cdk.RemovalPolicy.DESTROY
         retention = retention_days(config.log_retention_days)
 
+        self.key = self._encryption_key(config.encryption_key, removal_policy)
         self.network = self._new_network(config, retention)
         self.storage = FlowStorage(
             self,
             "Storage",
+            encryption_key=self.key,
+            access_logs=config.access_logs,
             removal_policy=removal_policy,
             auto_delete_objects=not config.keep_data,
         )
-        self.log_group = logs.LogGroup(self, "LogGroup", retention=retention, removal_policy=removal_policy)
+        self.log_group = new_log_group(
+            self, "LogGroup", retention=retention, removal_policy=removal_policy, encryption_key=self.key
+        )
 
         cdk.CfnOutput(
             self,
@@ -56,6 +63,20 @@ class FoundationStack(cdk.Stack):
             mode=cast(NetworkMode, config.network),
             max_azs=config.zones,
             flow_log_retention=retention if config.flow_logs else None,
+            flow_log_encryption_key=self.key if config.flow_logs else None,
+        )
+
+    def _encryption_key(self, setting: str | None, removal_policy: cdk.RemovalPolicy) -> kms.IKey | None:
+        if setting is None:
+            return None
+        if setting != OWN_KEY:
+            return kms.Key.from_key_arn(self, "Key", setting)
+        return kms.Key(
+            self,
+            "Key",
+            description=f"Bucket, logs and queues of {cdk.Stack.of(self).stack_name}",
+            enable_key_rotation=True,
+            removal_policy=removal_policy,
         )
 
     @property

@@ -1,33 +1,43 @@
-"""Findings of the policy checks that we accept: each at its own resource, by its own id, with its reason."""
+"""The policy checks, and what we accept of their findings. docs/findings.md lists it."""
 
 from __future__ import annotations
 
 import json
 
 import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks
 from constructs import IConstruct
 
 from cdk_prefect_ecs import DaskAccess, LayerPool, WorkerHost
 from cdk_prefect_ecs.work_pool import WorkPoolSync
+from stacks.accepting import accept
 from stacks.config import BUILT_IMAGES
+from stacks.policy_nist import acknowledge_nist
 from stacks.stage import PrefectStage
 
 
+def check_policies(app: cdk.App) -> None:
+    """Have cdk-nag look at the app when it is synthesised: a finding that nobody has acknowledged fails it."""
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app), NIST80053R5Checks(app))
+
+
 def acknowledge(stage: PrefectStage) -> None:
-    """Acknowledge the findings of cdk-nag's AwsSolutions that are as they should be."""
+    """Acknowledge the findings that are as they should be."""
+    acknowledge_nist(stage)
     foundation, layer = stage.foundation, stage.execution.layer
-    _acknowledge(
-        foundation.storage.bucket,
-        "S1",
-        "Access logs need a second bucket that costs and must be secured in turn. The bucket is private, TLS only and "
-        "versioned; who wants an audit trail of objects turns on CloudTrail data events.",
-    )
+    if foundation.storage.access_log_bucket is None:
+        _acknowledge(
+            foundation.storage.bucket,
+            "S1",
+            "Access logs are off outside production (EnvironmentConfig.access_logs). The bucket is private, TLS only "
+            "and versioned.",
+        )
     if foundation.network.mode is not None and not stage.config.flow_logs:
         _acknowledge(
             foundation.network.vpc,
             "VPC7",
             "Flow logs are billed by the gigabyte and are off outside production (EnvironmentConfig.flow_logs). The "
-            "security groups have no ingress.",
+            "security groups let nothing in.",
         )
 
     if stage.config.image in BUILT_IMAGES:
@@ -148,8 +158,7 @@ def _acknowledge_dask(stage: PrefectStage, dask: DaskAccess, flow_role: IConstru
 
 
 def _acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
-    target = scope.node.default_child or scope
-    cdk.Validations.of(target).acknowledge(cdk.Acknowledgment(id=f"AwsSolutions-{rule}", reason=reason))
+    accept(scope, f"AwsSolutions-{rule}", reason)
 
 
 def _arn(stage: PrefectStage, service: str) -> str:

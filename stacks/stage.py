@@ -5,6 +5,7 @@ from __future__ import annotations
 import aws_cdk as cdk
 from constructs import Construct
 
+from cdk_prefect_ecs import RolePath
 from stacks.config import EnvironmentConfig
 from stacks.execution import ExecutionStack
 from stacks.foundation import FoundationStack
@@ -14,7 +15,12 @@ class PrefectStage(cdk.Stage):
     """Everything that one environment deploys."""
 
     def __init__(self, scope: Construct, construct_id: str, *, config: EnvironmentConfig) -> None:
-        super().__init__(scope, construct_id, env=cdk.Environment(account=config.account, region=config.region))
+        super().__init__(
+            scope,
+            construct_id,
+            env=cdk.Environment(account=config.account, region=config.region),
+            permissions_boundary=_boundary(config.permissions_boundary),
+        )
         self.config = config
         self.foundation = FoundationStack(
             self,
@@ -31,3 +37,13 @@ class PrefectStage(cdk.Stage):
         )
         for key, value in config.tags.items():
             cdk.Tags.of(self).add(key, value)
+        if config.role_path:
+            RolePath.of(self).apply(config.role_path)
+
+
+def _boundary(policy: str | None) -> cdk.PermissionsBoundary | None:
+    if policy is None:
+        return None
+    return (cdk.PermissionsBoundary.from_arn if policy.startswith("arn:") else cdk.PermissionsBoundary.from_name)(
+        policy
+    )

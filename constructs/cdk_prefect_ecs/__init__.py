@@ -11,6 +11,8 @@ from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.machines import AutoScalingMachines, ExternalMachines, ManagedMachines
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.queues import WorkQueue
+from cdk_prefect_ecs.required_policy import RequiredPolicy
+from cdk_prefect_ecs.role_path import RolePath
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
 from cdk_prefect_ecs.storage import FlowStorage
 from cdk_prefect_ecs.volumes import FlowVolume
@@ -39,6 +41,8 @@ __all__ = [
     "ManagedMachines",
     "PrefectApi",
     "PrefectExecutionLayer",
+    "RequiredPolicy",
+    "RolePath",
     "SpotPolicy",
     "TaskEvents",
     "WorkPool",

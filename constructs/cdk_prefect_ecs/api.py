@@ -15,6 +15,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.settings import check_api_url, check_cloud_id, check_parameter_name
 
 PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
@@ -73,7 +74,7 @@ class _SsmSecureString:
         )
         # The AWS-managed key aws/ssm needs no grant: its key policy lets SSM use it for every principal of the account.
         if self.encryption_key is not None:
-            self.encryption_key.grant_decrypt(grantee)
+            grant_key_use(self.encryption_key, grantee, scope, service="ssm")
 
     def reference(self, scope: Construct) -> dict[str, str]:
         return {"Kind": "SsmParameter", "Id": self.parameter_name}
@@ -102,7 +103,7 @@ class _SecretsManagerSecret:
             resource_arns=[self.secret.secret_arn],
         )
         if self.secret.encryption_key is not None:
-            self.secret.encryption_key.grant_decrypt(grantee)
+            grant_key_use(self.secret.encryption_key, grantee, scope, service="secretsmanager")
 
     def reference(self, scope: Construct) -> dict[str, str]:
         reference = {"Kind": "SecretsManager", "Id": self.secret.secret_arn}
@@ -193,8 +194,8 @@ class PrefectApi:
         ``aws ssm put-parameter --type SecureString --name NAME --value file://key.txt``. Standard parameters are free.
 
         :param parameter_name: Name of the parameter, such as ``/prefect/api-key``.
-        :param encryption_key: The key it is encrypted with, when it is not ``alias/aws/ssm``; readers are granted
-            decryption.
+        :param encryption_key: The key it is encrypted with, when it is not ``alias/aws/ssm``; those that read the
+            parameter, and nobody else, are granted to decrypt with it, through SSM only.
         :raises ValueError: Not a valid parameter name, or one that is not known at synth.
         """
         if cdk.Token.is_unresolved(parameter_name):

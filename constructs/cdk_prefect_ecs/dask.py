@@ -10,16 +10,19 @@ import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_prefect_ecs.capacity import FARGATE_SPOT
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
 from cdk_prefect_ecs.network_reach import dask_calls, task_calls
-from cdk_prefect_ecs.roles import ecs_tasks
+from cdk_prefect_ecs.required_policy import grantees
+from cdk_prefect_ecs.roles import as_it_is, ecs_tasks, grant_start_tasks
 from cdk_prefect_ecs.settings import check_dask_settings
 
 #: Where a Dask scheduler listens. Source: Dask.distributed, "dask scheduler".
@@ -56,8 +59,11 @@ class DaskAccess(Construct):
     :param image: Image of scheduler and workers; they unpickle what the flow run sends, so it needs the same versions
         of Python and packages. Default: the official one, which has no Dask: flow runs and Dask tasks install it when
         they start (``EXTRA_PIP_PACKAGES``).
+    :param execution_role: Role with which the ECS agent starts the tasks. Default: a new one; see
+        :class:`~cdk_prefect_ecs.RequiredPolicy` for what one of your own needs.
     :param task_role: Role of scheduler and workers. Default: a new one without permissions; grant it what they need.
     :param log_group: Log group of scheduler and workers. Default: a new one that keeps a month and is retained.
+    :param encryption_key: Key of the log group that is made. Default: a key of AWS.
     :param scheduler_cpu: CPU units of the scheduler. Default: 1024.
     :param scheduler_memory_mib: Memory of the scheduler in MiB. Default: 4096.
     :param worker_cpu: CPU units of a worker, which runs one thread per vCPU. Default: 4096.
@@ -71,7 +77,7 @@ class DaskAccess(Construct):
 
     task_role: iam.IRole
     """Role of scheduler and workers."""
-    execution_role: iam.Role
+    execution_role: iam.IRole
     """Role with which the ECS agent starts them: pull the image, write the log."""
     security_group: ec2.SecurityGroup
     """Security group of scheduler and workers."""
@@ -92,8 +98,10 @@ class DaskAccess(Construct):
         cluster: FlowCluster,
         network: FlowNetwork,
         image: FlowImage | None = None,
+        execution_role: iam.IRole | None = None,
         task_role: iam.IRole | None = None,
         log_group: logs.ILogGroup | None = None,
+        encryption_key: kms.IKey | None = None,
         scheduler_cpu: int = 1024,
         scheduler_memory_mib: int = 4096,
         worker_cpu: int = 4096,
@@ -110,20 +118,18 @@ class DaskAccess(Construct):
         super().__init__(scope, construct_id)
 
         self._cluster = cluster
-        self.log_group = log_group or logs.LogGroup(
-            self,
-            "LogGroup",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+        self.log_group = log_group or new_log_group(
+            self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.RETAIN
         )
-        self.execution_role = iam.Role(
+        self.execution_role = execution_role or iam.Role(
             self,
             "ExecutionRole",
             assumed_by=ecs_tasks(self),
             description="ECS agent: starts Dask schedulers and workers",
         )
-        self.log_group.grant_write(self.execution_role)
-        image.grant_pull(self.execution_role)
+        for grantee in grantees(self, self.execution_role):
+            grant_start_tasks(grantee, self, log_group=self.log_group, api=None, image=image)
+        self._agent = as_it_is(self, self.execution_role)
         self.task_role = task_role or iam.Role(
             self, "TaskRole", assumed_by=ecs_tasks(self), description="Dask schedulers and workers"
         )
@@ -254,7 +260,7 @@ class DaskAccess(Construct):
             family=self._families[role],
             cpu=cpu,
             memory_limit_mib=memory_mib,
-            execution_role=self.execution_role.without_policy_updates(),
+            execution_role=self._agent,
             task_role=self.task_role,
             runtime_platform=ecs.RuntimePlatform(
                 cpu_architecture=ecs.CpuArchitecture.ARM64

@@ -8,10 +8,13 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.encryption import let_events_encrypt
 
 #: A reader that is throttled counts as having received the message; it must not end up among the dead letters for that.
 _MAX_RECEIVES: Final = 20
@@ -21,7 +24,7 @@ class TaskEvents(Construct):
     """Define a queue with the ECS task events of one cluster that matter to its flow runs: a Spot notice, and a stop.
 
     Creates an EventBridge rule (events of AWS services are free), a queue with a dead-letter queue, both encrypted
-    (SSE-SQS) and reachable over TLS only, and two alarms: dead letters, and messages that nobody reads. A cluster with
+    and reachable over TLS only, and two alarms: dead letters, and messages that nobody reads. A cluster with
     many tasks costs fractions of a cent.
 
     :param cluster: The cluster.
@@ -29,6 +32,8 @@ class TaskEvents(Construct):
         of the function that reads it, as Lambda advises. Default: 6 minutes.
     :param oldest_message_alarm: Alarm when a message waits longer than this; longer than ``visibility_timeout``, or one
         failed reading would raise it. Default: 15 minutes.
+    :param encryption_key: Key of the queues; EventBridge is let use it, and an imported key's policy has to do so
+        itself, see docs/security.md. Default: SSE-SQS, free.
     """
 
     queue: sqs.Queue
@@ -48,19 +53,23 @@ class TaskEvents(Construct):
         cluster: FlowCluster,
         visibility_timeout: cdk.Duration | None = None,
         oldest_message_alarm: cdk.Duration | None = None,
+        encryption_key: kms.IKey | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
+        encryption = sqs.QueueEncryption.KMS if encryption_key else sqs.QueueEncryption.SQS_MANAGED
         self.dead_letter_queue = sqs.Queue(
             self,
             "DeadLetterQueue",
-            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            encryption=encryption,
+            encryption_master_key=encryption_key,
             enforce_ssl=True,
             retention_period=cdk.Duration.days(14),
         )
         self.queue = sqs.Queue(
             self,
             "Queue",
-            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            encryption=encryption,
+            encryption_master_key=encryption_key,
             enforce_ssl=True,
             visibility_timeout=visibility_timeout or cdk.Duration.minutes(6),
             retention_period=cdk.Duration.days(1),
@@ -84,8 +93,20 @@ class TaskEvents(Construct):
                     ],
                 },
             ),
-            targets=[targets.SqsQueue(self.queue, dead_letter_queue=self.dead_letter_queue)],
+            targets=[targets.SqsQueue(self._target(encryption_key), dead_letter_queue=self.dead_letter_queue)],
         )
+        if encryption_key is not None:
+            # The queue is in this stack; the CDK cannot tell that from its ARN.
+            cdk.Annotations.of(self.rule).acknowledge_warning("@aws-cdk/aws-events:ruleUnresolvedEnvironment")
+            let_events_encrypt(encryption_key, self)
+            self.queue.add_to_resource_policy(
+                iam.PolicyStatement(
+                    principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                    actions=["sqs:SendMessage"],
+                    resources=[self.queue.queue_arn],
+                    conditions={"ArnEquals": {"aws:SourceArn": self.rule.rule_arn}},
+                )
+            )
         oldest = oldest_message_alarm or cdk.Duration.minutes(15)
         self.alarms = [
             cloudwatch.Alarm(
@@ -113,3 +134,9 @@ class TaskEvents(Construct):
                 treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             ),
         ]
+
+    def _target(self, encryption_key: kms.IKey | None) -> sqs.IQueue:
+        """The queue as the CDK's target should see it: of one with a key it would let in every rule of the account."""
+        if encryption_key is None:
+            return self.queue
+        return sqs.Queue.from_queue_arn(self, "Target", self.queue.queue_arn)

@@ -10,6 +10,7 @@ import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -24,13 +25,15 @@ from cdk_prefect_ecs.capacity import (
     flow_run_strategy,
 )
 from cdk_prefect_ecs.cluster import FlowCluster, fargate_capacity
+from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.network_reach import check_host_reach
 from cdk_prefect_ecs.queues import WorkQueue
-from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
+from cdk_prefect_ecs.required_policy import grantees
+from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole, grant_start_tasks
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_lazarus_settings,
@@ -52,7 +55,7 @@ class LayerPool:
     work_pool: WorkPool
     worker: WorkerService | WorkerHost
     """A service, or a host where ``worker_instance_type`` was given."""
-    worker_role: iam.Role
+    worker_role: iam.IRole
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,15 @@ class PrefectExecutionLayer(Construct):
     :param cluster: Cluster of worker and flow runs. Default: a new one, see :class:`~cdk_prefect_ecs.FlowCluster`.
     :param storage: Bucket of flow code, results and data. Default: a new one, retained when it leaves the stack.
     :param log_group: Log group of worker and flow runs. Default: a new one that keeps a month and is retained.
+    :param execution_role: Role of the ECS agent, assumed by ``ecs-tasks.amazonaws.com`` like the next two. Default: a
+        new one, as for each of these roles; :class:`~cdk_prefect_ecs.RequiredPolicy` says what one of your own needs.
+    :param worker_role: Role of the worker; of a worker on an instance, assumed by ``ec2.amazonaws.com``.
+    :param flow_role: Role of the flow runs.
+    :param lazarus_role: Role of Lazarus's function, assumed by ``lambda.amazonaws.com`` like the next one.
+    :param sync_role: Role of the function behind the work pool; see :class:`~cdk_prefect_ecs.WorkPool`.
+    :param encryption_key: Key for what is made of bucket, log groups and queues ($1 a month, and calls); each role may
+        use it as far as it needs, and services as docs/security.md says, which the policy of an imported key has to
+        allow itself. Default: keys of AWS, free.
     :param spot_policy: How flow runs use Spot. Default: Spot with fallback to on-demand.
     :param image: Image of worker and flow runs: so both sides always have the same versions. Default: the official one
         with the tested Prefect version.
@@ -157,11 +169,11 @@ class PrefectExecutionLayer(Construct):
     """Bucket of flow code, results and data."""
     log_group: logs.ILogGroup
     """Log group of worker and flow runs."""
-    execution_role: ExecutionRole
+    execution_role: iam.IRole
     """Role of the ECS agent."""
-    worker_role: iam.Role
+    worker_role: iam.IRole
     """Role of the worker."""
-    flow_role: FlowRole
+    flow_role: iam.IRole
     """Role of the flow runs: grant it what your flows need."""
     work_pool: WorkPool
     """The work pool; of several, the first."""
@@ -183,6 +195,12 @@ class PrefectExecutionLayer(Construct):
         cluster: FlowCluster | None = None,
         storage: FlowStorage | None = None,
         log_group: logs.ILogGroup | None = None,
+        execution_role: iam.IRole | None = None,
+        worker_role: iam.IRole | None = None,
+        flow_role: iam.IRole | None = None,
+        lazarus_role: iam.IRole | None = None,
+        sync_role: iam.IRole | None = None,
+        encryption_key: kms.IKey | None = None,
         spot_policy: SpotPolicy | None = None,
         image: FlowImage | None = None,
         flow_cpu: int = 1024,
@@ -251,15 +269,15 @@ class PrefectExecutionLayer(Construct):
         self.pools = {}
         self.network = network or FlowNetwork(self, "Network")
         self.cluster = cluster or FlowCluster(self, "Cluster", vpc=self.network.vpc)
-        self.storage = storage or FlowStorage(self, "Storage")
-        self.log_group = log_group or logs.LogGroup(
-            self,
-            "LogGroup",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+        self.storage = storage or FlowStorage(self, "Storage", encryption_key=encryption_key)
+        self.log_group = log_group or new_log_group(
+            self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.RETAIN
         )
-        self.execution_role = ExecutionRole(self, "ExecutionRole", log_group=self.log_group, api=api, image=image)
-        self.flow_role = FlowRole(self, "FlowRole", storage=self.storage)
+        self.execution_role = execution_role or ExecutionRole(
+            self, "ExecutionRole", log_group=self.log_group, api=api, image=image
+        )
+        self.flow_role = flow_role or FlowRole(self, "FlowRole", storage=self.storage)
+        self._grant_given(execution_role, flow_role)
         self.work_pool = WorkPool(
             self,
             "WorkPool",
@@ -284,8 +302,10 @@ class PrefectExecutionLayer(Construct):
             secrets=flow_secrets,
             tags=flow_tags,
             delete_with_deployments=delete_pool_with_deployments,
+            sync_role=sync_role,
+            sync_encryption_key=encryption_key,
         )
-        self.worker, self.worker_role = self._make_worker(self, self.work_pool, worker)
+        self.worker, self.worker_role = self._make_worker(self, self.work_pool, worker, worker_role)
 
         self.lazarus = (
             Lazarus(
@@ -299,6 +319,8 @@ class PrefectExecutionLayer(Construct):
                 max_reschedules=max_reschedules,
                 patience=patience,
                 reserved_concurrency=lazarus_reserved_concurrency,
+                role=lazarus_role,
+                encryption_key=encryption_key,
             )
             if lazarus
             else None
@@ -322,6 +344,7 @@ class PrefectExecutionLayer(Construct):
         flow_tags: Mapping[str, str] | None = None,
         concurrency_limit: int | None = None,
         queues: Sequence[WorkQueue] = (),
+        worker_role: iam.IRole | None = None,
         worker_cpu: int = 512,
         worker_memory_mib: int = 1024,
         worker_count: int = 1,
@@ -355,6 +378,7 @@ class PrefectExecutionLayer(Construct):
         :param flow_tags: Tags of every flow run's task. Default: none.
         :param concurrency_limit: How many flow runs of the pool may run at once. Default: no limit.
         :param queues: Queues of the work pool. Default: Prefect's own.
+        :param worker_role: Role of its workers. Default: a new one.
         :param worker_cpu: CPU units of a worker. Default: 512.
         :param worker_memory_mib: Memory of a worker in MiB. Default: 1024.
         :param worker_count: Workers to run; two survive the loss of a zone. Default: 1.
@@ -407,7 +431,8 @@ class PrefectExecutionLayer(Construct):
 
         made = Construct(self, f"Pool-{work_pool_name}")
         if image is not None:
-            image.grant_pull(self.execution_role)
+            for grantee in grantees(made, self.execution_role):
+                image.grant_pull(grantee)
         work_pool = WorkPool(
             made,
             "WorkPool",
@@ -435,17 +460,17 @@ class PrefectExecutionLayer(Construct):
             tags=flow_tags,
             delete_with_deployments=self._delete_pools_with_deployments,
         )
-        made_worker, worker_role = self._make_worker(made, work_pool, worker)
+        made_worker, made_role = self._make_worker(made, work_pool, worker, worker_role)
         if self.lazarus is not None:
             self.lazarus.add_work_pool(
                 work_pool, spot_attempts=spot_attempts, max_reschedules=max_reschedules, patience=patience
             )
-        self.pools[work_pool_name] = LayerPool(work_pool, made_worker, worker_role)
+        self.pools[work_pool_name] = LayerPool(work_pool, made_worker, made_role)
         return self.pools[work_pool_name]
 
     def _make_worker(
-        self, scope: Construct, work_pool: WorkPool, settings: _Worker
-    ) -> tuple[WorkerService | WorkerHost, iam.Role]:
+        self, scope: Construct, work_pool: WorkPool, settings: _Worker, role: iam.IRole | None
+    ) -> tuple[WorkerService | WorkerHost, iam.IRole]:
         """The worker of a pool, and its role."""
         if settings.instance_type is not None:
             host = WorkerHost(
@@ -455,11 +480,12 @@ class PrefectExecutionLayer(Construct):
                 api=self._api,
                 network=self.network,
                 log_group=self.log_group,
+                role=role,
                 instance_type=settings.instance_type,
                 poll_interval=settings.poll_interval,
             )
             return host, host.role
-        role = WorkerRole(scope, "WorkerRole")
+        role = role or WorkerRole(scope, "WorkerRole")
         service = WorkerService(
             scope,
             "Worker",
@@ -480,6 +506,13 @@ class PrefectExecutionLayer(Construct):
             enable_execute_command=settings.enable_execute_command,
         )
         return service, role
+
+    def _grant_given(self, execution_role: iam.IRole | None, flow_role: iam.IRole | None) -> None:
+        """Grant roles that were given what new ones get when they are made."""
+        for agent in grantees(self, execution_role) if execution_role else ():
+            grant_start_tasks(agent, self, log_group=self.log_group, api=self._api, image=self._image)
+        for grantee in grantees(self, flow_role) if flow_role else ():
+            self.storage.grant_flow_access(grantee)
 
     @property
     def connections(self) -> ec2.Connections:

@@ -11,6 +11,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from cdk_prefect_ecs.required_policy import grantees
+
 FUNCTION_RUNTIME: Final = lambda_.Runtime.PYTHON_3_14
 
 # Network interfaces of a function in a VPC; these actions support no resource. Source: AWSLambdaVPCAccessExecutionRole,
@@ -35,9 +37,23 @@ class FunctionRole(iam.Role):
 
     def __init__(self, scope: Construct, construct_id: str, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:
         super().__init__(scope, construct_id, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
-        log_group.grant_write(self)
-        if in_vpc:
-            self.add_to_policy(iam.PolicyStatement(actions=_VPC_ACTIONS, resources=["*"]))
+        grant_function(self, log_group=log_group, in_vpc=in_vpc)
+
+
+def grant_function(grantee: iam.IGrantable, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:
+    """Grant what every function needs: its log and, in a VPC, its network interfaces."""
+    log_group.grant_write(grantee)
+    if in_vpc:
+        iam.Grant.add_to_principal(grantee=grantee, actions=_VPC_ACTIONS, resource_arns=["*"])
+
+
+def function_role(scope: Construct, given: iam.IRole | None, *, log_group: logs.ILogGroup, in_vpc: bool) -> iam.IRole:
+    """The role of a function: a new one, or one that was given and gets what every function needs."""
+    if given is None:
+        return FunctionRole(scope, "Role", log_group=log_group, in_vpc=in_vpc)
+    for grantee in grantees(scope, given):
+        grant_function(grantee, log_group=log_group, in_vpc=in_vpc)
+    return given
 
 
 def functions_code() -> lambda_.Code:

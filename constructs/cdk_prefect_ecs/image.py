@@ -15,6 +15,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
+from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.settings import check_cpu_architecture, check_image_reference, check_writable_paths
 
 # The versions that this release was tested against; pyproject.toml's extra "prefect" installs the same.
@@ -171,8 +172,9 @@ class FlowImage:
                 actions=["secretsmanager:GetSecretValue"],
                 resource_arns=[self.credentials.secret_arn],
             )
-            if self.credentials.encryption_key is not None:
-                self.credentials.encryption_key.grant_decrypt(grantee)
+            key = self.credentials.encryption_key
+            if key is not None:
+                grant_key_use(key, grantee, self.credentials, service="secretsmanager")
 
     def check_runs_on(self, cpu_architecture: str) -> None:
         """Check that tasks of this architecture can run the image, as far as that is known.

@@ -11,6 +11,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_logs as logs
@@ -19,11 +20,13 @@ from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.encryption import grant_key_use, new_log_group
 from cdk_prefect_ecs.events import TaskEvents
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code
 from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
 from cdk_prefect_ecs.network import add_service_endpoints, is_inside
 from cdk_prefect_ecs.network_reach import lazarus_calls
+from cdk_prefect_ecs.required_policy import grantees, records
 from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS, check_lazarus_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 
@@ -59,12 +62,16 @@ class Lazarus(Construct):
         most, to start one. Default: 90 seconds.
     :param reserved_concurrency: Concurrent executions to reserve, so that one look follows the other. Two at once do no
         harm. None, for an account whose quota is too small to reserve any. Default: 1.
+    :param role: Role of the function, assumed by Lambda. Default: a new one; see
+        :class:`~cdk_prefect_ecs.RequiredPolicy` for what one of your own needs.
+    :param encryption_key: Key of its log and of the queues that it makes; an imported key's policy has to let in
+        CloudWatch Logs and EventBridge, see docs/security.md. Default: keys of AWS.
     :raises ValueError: A count below 1 or 0, a patience below 10 seconds.
     """
 
     function: lambda_.Function
     """The function."""
-    role: FunctionRole
+    role: iam.IRole
     """Its role."""
     task_events: TaskEvents
     """The queue that wakes it."""
@@ -87,20 +94,23 @@ class Lazarus(Construct):
         max_reschedules: int = 3,
         patience: cdk.Duration | None = None,
         reserved_concurrency: int | None = 1,
+        role: iam.IRole | None = None,
+        encryption_key: kms.IKey | None = None,
     ) -> None:
         patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
         check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
         super().__init__(scope, construct_id)
 
-        self.task_events = task_events or TaskEvents(self, "TaskEvents", cluster=cluster)
-        own_log = logs.LogGroup(
-            self, "LogGroup", retention=logs.RetentionDays.ONE_MONTH, removal_policy=cdk.RemovalPolicy.DESTROY
+        self.task_events = task_events or TaskEvents(self, "TaskEvents", cluster=cluster, encryption_key=encryption_key)
+        own_log = new_log_group(
+            self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.DESTROY
         )
-        self.role = FunctionRole(self, "Role", log_group=own_log, in_vpc=api.vpc is not None)
+        self.role = function_role(self, role, log_group=own_log, in_vpc=api.vpc is not None)
         self.dead_letter_queue = sqs.Queue(
             self,
             "DeadLetterQueue",
-            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            encryption=sqs.QueueEncryption.KMS if encryption_key else sqs.QueueEncryption.SQS_MANAGED,
+            encryption_master_key=encryption_key,
             enforce_ssl=True,
             retention_period=cdk.Duration.days(14),
         )
@@ -133,7 +143,7 @@ class Lazarus(Construct):
             vpc=api.vpc,
             vpc_subnets=api.vpc_subnets,
         )
-        self.function.add_event_source(sources.SqsEventSource(self.task_events.queue, batch_size=10))
+        self._read(self.task_events.queue)
         events.Rule(
             self,
             "EveryMinute",
@@ -141,7 +151,17 @@ class Lazarus(Construct):
             schedule=events.Schedule.rate(cdk.Duration.minutes(1)),
             targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
         )
-        api.grant_read_secret(self, self.role)
+        if encryption_key is not None:
+            # What it could not deal with goes to its dead letters; the CDK grants sending, and not the key.
+            actions = ["kms:Decrypt", "kms:GenerateDataKey"]
+            for grantee in grantees(self, self.role):
+                grant_key_use(encryption_key, grantee, self, service="sqs", actions=actions)
+        for grantee in grantees(self, self.role):
+            api.grant_read_secret(self, grantee)
+        for record in records(self, self.role):  # the CDK grants it to the role itself
+            iam.Grant.add_to_principal(
+                grantee=record, actions=["sqs:SendMessage"], resource_arns=[self.dead_letter_queue.queue_arn]
+            )
         self._grant(cluster, log_group)
         self._pools: dict[str, dict[str, Any]] = {}
         self._settings = (spot_attempts, max_reschedules, patience)
@@ -210,6 +230,23 @@ class Lazarus(Construct):
         """The function's role."""
         return self.role.grant_principal
 
+    def _read(self, queue: sqs.Queue) -> None:
+        """Wake up for messages of the queue."""
+        key = queue.encryption_master_key
+        if key is None:
+            self.function.add_event_source(sources.SqsEventSource(queue, batch_size=10))
+            for record in records(self, self.role):
+                queue.grant_consume_messages(record)
+            return
+        # The same, under the same id, but for the key: the CDK would grant it for all that it protects.
+        self.function.add_event_source_mapping(
+            f"SqsEventSource:{cdk.Names.node_unique_id(queue.node)}", batch_size=10, event_source_arn=queue.queue_arn
+        )
+        same_queue = sqs.Queue.from_queue_arn(self, "Queue", queue.queue_arn)
+        for grantee in grantees(self, self.role):
+            same_queue.grant_consume_messages(grantee)
+            grant_key_use(key, grantee, self, service="sqs")
+
     def _grant(self, cluster: FlowCluster, log_group: logs.ILogGroup) -> None:
         stack = cdk.Stack.of(self)
         tasks = stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*")
@@ -220,7 +257,10 @@ class Lazarus(Construct):
             (["ecs:DescribeTasks", "ecs:StopTask"], [tasks], in_cluster),
             (["logs:GetLogEvents"], [log_group.log_group_arn], None),
         ):
-            self.role.add_to_policy(iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions))
+            for grantee in grantees(self, self.role):
+                iam.Grant.add_to_principal(
+                    grantee=grantee, actions=actions, resource_arns=resources, conditions=conditions
+                )
 
     def _alarms(self) -> list[cloudwatch.Alarm]:
         minute = cdk.Duration.minutes(1)

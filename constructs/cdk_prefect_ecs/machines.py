@@ -210,6 +210,17 @@ class ManagedMachines(Construct):
                 propagate_tags=ecs.PropagateManagedInstancesTags.CAPACITY_PROVIDER,
             )
             cluster.add_managed_instances_capacity_provider(made)
+            # AWS's own policy lets ECS pass roles named ecsInstanceRole… without a path; this is the one role, wherever
+            # it is. Source: AmazonECSInfrastructureRolePolicyForManagedInstances, AWS Managed Policy Reference.
+            instance_role = made.ec2_instance_profile.role
+            assert instance_role is not None
+            made.infrastructure_role.add_to_principal_policy(
+                iam.PolicyStatement(
+                    actions=["iam:PassRole"],
+                    resources=[instance_role.role_arn],
+                    conditions={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+                )
+            )
             return made.capacity_provider_name
 
         self.capacity = FlowCapacity(
@@ -266,10 +277,11 @@ class ExternalMachines(Construct):
             ],
             description="Machines of your own that run Prefect flow runs",
         )
+        # SSM takes the name with the path, if the role has one; the role's own name is without.
+        role = cdk.Fn.select(1, cdk.Fn.split(":role/", self.registration_role.role_arn))
         # The activation's code is a secret that is shown once, so no template may hold it.
         self.activation_command = (
-            f"aws ssm create-activation --iam-role {self.registration_role.role_name} --registration-limit 1 "
-            f"--region {stack.region}"
+            f"aws ssm create-activation --iam-role {role} --registration-limit 1 --region {stack.region}"
         )
         gpu = " --enable-gpu" if has_gpu else ""
         self.registration_command = (

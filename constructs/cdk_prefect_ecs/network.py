@@ -9,10 +9,13 @@ from typing import Final
 import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct, DependencyGroup
 
 from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.network_modes import (
     MIN_ZONES,
@@ -21,10 +24,13 @@ from cdk_prefect_ecs.network_modes import (
     default_zone_count,
 )
 from cdk_prefect_ecs.network_reach import ServiceCall, registry_on_the_internet, task_calls
+from cdk_prefect_ecs.required_policy import records
 
 _SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 # What every AWS service takes as the value of a tag.
 _TAG_VALUE: Final = re.compile(r"[\w +\-=.:/@]{1,256}")
+
+_FLOW_LOG_ACTIONS: Final = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
 
 
 @jsii.implements(ec2.IConnectable)
@@ -55,6 +61,9 @@ class FlowNetwork(Construct):
         zone that fails takes others along, and traffic between zones is billed. Default: one per zone.
     :param flow_log_retention: Keep VPC flow logs of a new VPC for this long; CloudWatch Logs bills them by the
         gigabyte. Default: no flow logs.
+    :param flow_log_role: Role with which they are written, assumed by ``vpc-flow-logs.amazonaws.com``. Default: a new
+        one; see :class:`~cdk_prefect_ecs.RequiredPolicy` for what one of your own needs.
+    :param flow_log_encryption_key: Key of the flow logs. Default: a key of AWS.
     :raises ValueError: An unknown mode, ``max_azs`` below 2, ``nat_gateways`` in another mode or above the zones;
         ``vpc_subnets`` without ``vpc``, or a selection without a subnet; what shapes a new VPC together with ``vpc``.
     """
@@ -84,14 +93,25 @@ class FlowNetwork(Construct):
         max_azs: int | None = None,
         nat_gateways: int | None = None,
         flow_log_retention: logs.RetentionDays | None = None,
+        flow_log_role: iam.IRole | None = None,
+        flow_log_encryption_key: kms.IKey | None = None,
     ) -> None:
         if vpc is None and vpc_subnets is not None:
             raise ValueError("vpc_subnets selects subnets of an existing VPC; pass vpc too, or leave it out")
         if vpc is not None and any(
-            setting is not None for setting in (mode, max_azs, nat_gateways, flow_log_retention)
+            setting is not None
+            for setting in (
+                *(mode, max_azs, nat_gateways),
+                *(flow_log_retention, flow_log_role, flow_log_encryption_key),
+            )
         ):
             raise ValueError(
-                "mode, max_azs, nat_gateways and flow_log_retention shape a new VPC; leave them out when passing vpc"
+                "mode, max_azs, nat_gateways and flow logs (flow_log_retention, flow_log_role, "
+                "flow_log_encryption_key) shape a new VPC; leave them out when passing vpc"
+            )
+        if flow_log_retention is None and (flow_log_role is not None or flow_log_encryption_key is not None):
+            raise ValueError(
+                "flow_log_role and flow_log_encryption_key are for flow logs, which are off; set flow_log_retention too"
             )
         if vpc is None:
             check_network_settings(mode or "public", max_azs, nat_gateways)
@@ -108,7 +128,9 @@ class FlowNetwork(Construct):
 
         self.mode = None if vpc else mode or "public"
         self.connectivity = DependencyGroup()
-        self.vpc = vpc or self._new_vpc(zones, nat_gateways, flow_log_retention)
+        self.vpc = vpc or self._new_vpc(zones, nat_gateways)
+        if isinstance(self.vpc, ec2.Vpc) and flow_log_retention is not None:
+            self._log_flows(self.vpc, flow_log_retention, flow_log_role, flow_log_encryption_key)
         selected = selected or _select(self.vpc, None)
         self.subnets = selected.subnets
         self.assign_public_ip = selected.has_public
@@ -226,9 +248,7 @@ class FlowNetwork(Construct):
                 "one in ECR, by FlowImage.from_asset or FlowImage.from_ecr_repository, or mode 'nat'"
             )
 
-    def _new_vpc(
-        self, zones: Sequence[str], nat_gateways: int | None, flow_log_retention: logs.RetentionDays | None
-    ) -> ec2.Vpc:
+    def _new_vpc(self, zones: Sequence[str], nat_gateways: int | None) -> ec2.Vpc:
         # The same subnets in the same places, whatever the mode: a change of mode adds or removes some, and never gives
         # one the addresses of another, which AWS would refuse.
         subnets = [
@@ -237,6 +257,8 @@ class FlowNetwork(Construct):
                 subnet_type=ec2.SubnetType.PUBLIC,
                 cidr_mask=20,
                 reserved=self.mode == "endpoints",
+                # Beside NAT gateways nothing is placed in them. Managed Instances have no other way to an address.
+                map_public_ip_on_launch=None if self.mode == "public" else False,
             )
         ]
         if self.mode != "public":
@@ -253,14 +275,27 @@ class FlowNetwork(Construct):
         cdk.Tags.of(s3).add("Reason", "Flow code and results and layers of images in ECR")
         if self.mode == "endpoints":
             self.connectivity.add(s3)  # the layers of an image in ECR are in S3
-        if flow_log_retention is not None:
-            vpc.add_flow_log(
-                "FlowLog",
-                destination=ec2.FlowLogDestination.to_cloud_watch_logs(
-                    logs.LogGroup(self, "FlowLogGroup", retention=flow_log_retention)
-                ),
-            )
         return vpc
+
+    def _log_flows(
+        self,
+        vpc: ec2.Vpc,
+        retention: logs.RetentionDays,
+        role: iam.IRole | None,
+        encryption_key: kms.IKey | None,
+    ) -> None:
+        log_group = new_log_group(
+            self,
+            "FlowLogGroup",
+            retention=retention,
+            removal_policy=cdk.RemovalPolicy.RETAIN,
+            encryption_key=encryption_key,
+        )
+        vpc.add_flow_log("FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(log_group, role))
+        for record in records(self, role) if role else ():  # the CDK grants it to the role itself
+            iam.Grant.add_to_principal(
+                grantee=record, actions=_FLOW_LOG_ACTIONS, resource_arns=[log_group.log_group_arn]
+            )
 
 
 def _zones(scope: Construct, max_azs: int | None) -> list[str]:

@@ -52,10 +52,7 @@ class ExecutionRole(iam.Role):
             assumed_by=ecs_tasks(scope),
             description="ECS agent: starts Prefect worker and flow-run tasks",
         )
-        log_group.grant_write(self)
-        api.grant_inject_secret(self, self)
-        if image is not None:
-            image.grant_pull(self)
+        grant_start_tasks(self, self, log_group=log_group, api=api, image=image)
 
 
 class FlowRole(iam.Role):
@@ -90,6 +87,29 @@ def granted_actions(grants: Iterable[iam.Grant]) -> set[str]:
         for statement in (*grant.principal_statements, *grant.resource_statements)
         for action in statement.actions
     }
+
+
+def grant_start_tasks(
+    execution_role: iam.IGrantable,
+    scope: Construct,
+    *,
+    log_group: logs.ILogGroup,
+    api: PrefectApi | None,
+    image: FlowImage | None,
+) -> None:
+    """Grant the ECS agent what it needs to start tasks: write the log, inject the credential, pull the image."""
+    log_group.grant_write(execution_role)
+    if api is not None:
+        api.grant_inject_secret(scope, execution_role)
+    if image is not None:
+        image.grant_pull(execution_role)
+
+
+def as_it_is(scope: Construct, role: iam.IRole) -> iam.IRole:
+    """An execution role, closed to CDK's own grants: it would widen it with its own idea of reading a secret."""
+    if isinstance(role, iam.Role):
+        return role.without_policy_updates()
+    return iam.Role.from_role_arn(scope, "ExecutionRole", role.role_arn, mutable=False)
 
 
 def grant_run_flows(

@@ -23,6 +23,12 @@ _PARAMETER_NAME: Final = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 #: A task has 50 at most; prefect-aws sets up to ten. Source: Tagging, Amazon ECS Developer Guide.
 _MAX_TAGS: Final = 40
 _CREDENTIALS: Final = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+# Source: CreateRole and CreatePolicy, AWS Identity and Access Management API Reference.
+_ROLE_PATH: Final = re.compile(r"/([\x21-\x2e\x30-\x7e]+/)*")
+_MAX_ROLE_PATH: Final = 512
+_POLICY_NAME: Final = re.compile(r"([\w+=,.@-]+/)*[\w+=,.@-]{1,128}", re.ASCII)
+_POLICY_ARN: Final = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/([\w+=,.@-]+/)*[\w+=,.@-]{1,128}", re.ASCII)
+_KEY_ARN: Final = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):(\d{12}):key/[\w-]+", re.ASCII)
 
 
 def check_work_pool_settings(
@@ -166,6 +172,49 @@ def check_api_url(url: str) -> None:
         raise ValueError(
             f"the URL of a self-hosted Prefect API ends in /api, such as https://prefect.example.com/api; got {url!r}"
         )
+
+
+def check_role_path(path: str) -> None:
+    """Check the path of roles.
+
+    :raises ValueError: Not a path that IAM takes.
+    """
+    if not isinstance(path, str) or not _ROLE_PATH.fullmatch(path) or len(path) > _MAX_ROLE_PATH:
+        raise ValueError(
+            f"a role path begins and ends with a slash, has no spaces and up to {_MAX_ROLE_PATH} characters, such as "
+            f"/data-platform/; got {path!r}"
+        )
+
+
+def check_permissions_boundary(policy: str) -> str | None:
+    """Check the policy that bounds what roles may do: its name, or its ARN.
+
+    :return: The account that an ARN names; None for a name, and for a policy of AWS.
+    :raises ValueError: Neither a name nor an ARN of a policy.
+    """
+    if isinstance(policy, str):
+        if _POLICY_NAME.fullmatch(policy):
+            return None
+        if arn := _POLICY_ARN.fullmatch(policy):
+            return None if arn[1] == "aws" else arn[1]
+    raise ValueError(
+        "a permissions boundary is the name of a managed policy of the account, such as team-boundary or "
+        f"path/team-boundary, or the ARN of a managed policy; got {policy!r}"
+    )
+
+
+def check_key_arn(arn: str) -> tuple[str, str]:
+    """Check the ARN of a KMS key.
+
+    :return: Its region and account.
+    :raises ValueError: Not the ARN of a key: a key's id alone does not say where it is, and an alias may change.
+    """
+    if not isinstance(arn, str) or not (found := _KEY_ARN.fullmatch(arn)):
+        raise ValueError(
+            "a KMS key is named by the ARN of the key, not of an alias, such as "
+            f"arn:aws:kms:eu-west-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef; got {arn!r}"
+        )
+    return found[1], found[2]
 
 
 def check_cpu_architecture(cpu_architecture: str) -> None:

@@ -6,8 +6,11 @@ from typing import Final
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
+
+from cdk_prefect_ecs.encryption import grant_key_use
 
 CODE_PREFIX: Final = "code/"
 RESULTS_PREFIX: Final = "results/"
@@ -17,21 +20,31 @@ DATA_PREFIX: Final = "data/"
 class FlowStorage(Construct):
     """Define the S3 bucket of flow runs: ``code/``, ``results/`` and ``data/``.
 
-    Creates a versioned bucket, encrypted at rest (SSE-S3), reachable over TLS only and closed to the public. Results
+    Creates a versioned bucket, encrypted at rest, reachable over TLS only and closed to the public. Results
     are what lets a rescheduled flow run go on where it was: a finished task whose result is here is not executed again.
 
     :param result_expiration: Results are deleted this long after they were written. A run that is rescheduled later
         repeats its tasks. Default: 30 days.
     :param noncurrent_version_expiration: Overwritten and deleted objects can be brought back for this long, and are
         billed until then. Default: 7 days.
+    :param encryption_key: Key of the objects, $1 a month and $0.03 for 10,000 calls at list price, few of them with the
+        bucket key that is turned on; see :meth:`grant_flow_access`. Default: SSE-S3, free.
+    :param access_logs: Whether S3 writes down who did what with the bucket, to a second bucket, best effort and some
+        hours later. Free but for the storage. Default: False.
+    :param access_log_expiration: Access logs are deleted after this. Default: 365 days.
     :param removal_policy: What becomes of the bucket when it leaves the stack. Default: it is retained.
     :param auto_delete_objects: With ``removal_policy`` DESTROY, empty the bucket so that it can be deleted. Both keys
         are needed to lose data. Default: False.
-    :raises ValueError: ``auto_delete_objects`` without DESTROY; an expiration that is not whole days.
+    :raises ValueError: ``auto_delete_objects`` without DESTROY; an expiration that is not whole days; one of access
+        logs without access logs.
     """
 
     bucket: s3.Bucket
     """The bucket."""
+    access_log_bucket: s3.Bucket | None
+    """The bucket of its access logs; None without them."""
+    encryption_key: kms.IKey | None
+    """Key of the objects; None for SSE-S3."""
 
     def __init__(
         self,
@@ -40,6 +53,9 @@ class FlowStorage(Construct):
         *,
         result_expiration: cdk.Duration | None = None,
         noncurrent_version_expiration: cdk.Duration | None = None,
+        encryption_key: kms.IKey | None = None,
+        access_logs: bool = False,
+        access_log_expiration: cdk.Duration | None = None,
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
         auto_delete_objects: bool = False,
     ) -> None:
@@ -52,20 +68,36 @@ class FlowStorage(Construct):
         noncurrent_version_expiration = noncurrent_version_expiration or cdk.Duration.days(7)
         _check_days("result_expiration", result_expiration)
         _check_days("noncurrent_version_expiration", noncurrent_version_expiration)
+        if access_log_expiration is not None and not access_logs:
+            raise ValueError("access_log_expiration is for access logs, which are off; set access_logs=True too")
+        access_log_expiration = access_log_expiration or cdk.Duration.days(365)
+        _check_days("access_log_expiration", access_log_expiration)
         super().__init__(scope, construct_id)
 
-        self.bucket = s3.Bucket(
-            self,
+        self.encryption_key = encryption_key
+
+        def new_bucket(bucket_id: str, key: kms.IKey | None, rules: list[s3.LifecycleRule]) -> s3.Bucket:
+            return s3.Bucket(
+                self,
+                bucket_id,
+                encryption=s3.BucketEncryption.KMS if key else s3.BucketEncryption.S3_MANAGED,
+                encryption_key=key,
+                # One call of KMS for many objects instead of one for each.
+                bucket_key_enabled=True if key else None,
+                enforce_ssl=True,
+                minimum_tls_version=1.2,
+                block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+                object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+                versioned=True,
+                removal_policy=removal_policy,
+                auto_delete_objects=auto_delete_objects,
+                lifecycle_rules=rules,
+            )
+
+        self.bucket = new_bucket(
             "Bucket",
-            encryption=s3.BucketEncryption.S3_MANAGED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            versioned=True,
-            removal_policy=removal_policy,
-            auto_delete_objects=auto_delete_objects,
-            lifecycle_rules=[
+            encryption_key,
+            [
                 s3.LifecycleRule(id="results", prefix=RESULTS_PREFIX, expiration=result_expiration),
                 s3.LifecycleRule(
                     id="old-versions",
@@ -75,6 +107,17 @@ class FlowStorage(Construct):
                 ),
             ],
         )
+        self.access_log_bucket = None
+        if access_logs:
+            # S3 delivers access logs to buckets with SSE-S3 only. Source: "Enabling Amazon S3 server access logging",
+            # Amazon S3 User Guide.
+            rule = s3.LifecycleRule(
+                id="access-logs",
+                expiration=access_log_expiration,
+                noncurrent_version_expiration=cdk.Duration.days(1),
+            )
+            self.access_log_bucket = new_bucket("AccessLogs", None, [rule])
+            self._log_access_to(self.access_log_bucket)
 
     @property
     def bucket_name(self) -> str:
@@ -85,7 +128,8 @@ class FlowStorage(Construct):
         """Grant what flow runs need: list the bucket, read all of it, write ``results/`` and ``data/``.
 
         Flow runs cannot change ``code/``: a run that was taken over cannot alter what the next one executes. Nothing
-        can be deleted for good, as object versions are out of reach.
+        can be deleted for good, as object versions are out of reach. With a key of your own they may use it, through S3
+        only; the policy of an imported key has to leave that to IAM.
         """
         read = iam.Grant.add_to_principal(
             grantee=grantee, actions=["s3:ListBucket"], resource_arns=[self.bucket.bucket_arn]
@@ -101,7 +145,30 @@ class FlowStorage(Construct):
                 self.bucket.arn_for_objects(f"{DATA_PREFIX}*"),
             ],
         )
-        return read.combine(objects).combine(write)
+        granted = read.combine(objects).combine(write)
+        if self.encryption_key is None:
+            return granted
+        actions = ["kms:Decrypt", "kms:GenerateDataKey"]
+        return granted.combine(grant_key_use(self.encryption_key, grantee, self, service="s3", actions=actions))
+
+    def _log_access_to(self, target: s3.Bucket) -> None:
+        # Not the CDK's server_access_logs_bucket: without its feature flags that uses an ACL, which the bucket refuses.
+        target.add_to_resource_policy(
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("logging.s3.amazonaws.com")],
+                actions=["s3:PutObject"],
+                resources=[target.arn_for_objects("*")],
+                conditions={
+                    "ArnLike": {"aws:SourceArn": self.bucket.bucket_arn},
+                    "StringEquals": {"aws:SourceAccount": cdk.Stack.of(self).account},
+                },
+            )
+        )
+        bucket = self.bucket.node.default_child
+        assert isinstance(bucket, s3.CfnBucket)
+        bucket.logging_configuration = s3.CfnBucket.LoggingConfigurationProperty(
+            destination_bucket_name=target.bucket_name
+        )
 
 
 def _check_days(name: str, duration: cdk.Duration) -> None:

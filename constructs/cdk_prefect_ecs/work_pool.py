@@ -9,6 +9,7 @@ from typing import Any
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -23,7 +24,8 @@ from cdk_prefect_ecs.capacity import (
     flow_run_strategy,
 )
 from cdk_prefect_ecs.cluster import FlowCluster
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
+from cdk_prefect_ecs.encryption import new_log_group
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTemplate
@@ -31,6 +33,7 @@ from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
 from cdk_prefect_ecs.network_reach import flow_secret_calls, secret_calls
 from cdk_prefect_ecs.queues import WorkQueue
+from cdk_prefect_ecs.required_policy import grantees
 from cdk_prefect_ecs.roles import grant_run_flows, granted_actions
 from cdk_prefect_ecs.settings import check_work_pool_settings
 from cdk_prefect_ecs.storage import RESULTS_PREFIX, FlowStorage
@@ -81,6 +84,9 @@ class WorkPool(Construct):
     :param description: Description of the pool in Prefect. Default: names this library.
     :param delete_with_deployments: Delete the pool with the stack even if deployments still use it; they then have no
         pool. Default: False, such a pool is left.
+    :param sync_role: Role of the function behind the pool, assumed by Lambda; the first pool of an API in the stack
+        decides it. Default: a new one; see :class:`~cdk_prefect_ecs.RequiredPolicy` for what one of your own needs.
+    :param sync_encryption_key: Key of the log of that function, likewise. Default: a key of AWS.
     :raises ValueError: A name that Prefect refuses, a size that Fargate does not offer, a Spot policy that the cluster
         cannot serve, a concurrency limit below 0, a GPU on machines without one, a capacity of another cluster, EFS
         on machines of your own, an image that is built for another architecture, a network from which the API or the
@@ -131,6 +137,8 @@ class WorkPool(Construct):
         environment: Mapping[str, str] | None = None,
         description: str | None = None,
         delete_with_deployments: bool = False,
+        sync_role: iam.IRole | None = None,
+        sync_encryption_key: kms.IKey | None = None,
     ) -> None:
         capacity = capacity or cluster.fargate
         secrets = secrets or {}
@@ -211,13 +219,15 @@ class WorkPool(Construct):
             registry_secret_arn=image.credentials.secret_arn if image.credentials else None,
             writable_volumes=image.writable_volumes,
         ).render()
-        reads = [secret.grant_read(execution_role) for secret in secrets.values()]
+        agents = grantees(self, execution_role)
+        reads = [secret.grant_read(agent) for secret in secrets.values() for agent in agents]
         for volume in volumes:
-            volume.grant(flow_role, network)
+            for grantee in grantees(self, flow_role):
+                volume.grant(grantee, network)
         add_service_endpoints(network, network, [*start_calls(image, api), *flow_secret_calls(granted_actions(reads))])
         warn_of_api(network, api, self)
 
-        sync = WorkPoolSync.of(self, api)
+        sync = WorkPoolSync.of(self, api, role=sync_role, encryption_key=sync_encryption_key)
         sync.work_pool_names.append(work_pool_name)
         properties: dict[str, Any] = {
             "ApiUrl": api.url,
@@ -298,15 +308,21 @@ class WorkPoolSync(Construct):
     work_pool_names: list[str]
     """The pools that it looks after."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, api: PrefectApi) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        api: PrefectApi,
+        role: iam.IRole | None = None,
+        encryption_key: kms.IKey | None = None,
+    ) -> None:
         super().__init__(scope, construct_id)
         self.work_pool_names = []
-        log_group = logs.LogGroup(
-            self,
-            "LogGroup",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
+        log_group = new_log_group(
+            self, "LogGroup", encryption_key=encryption_key, removal_policy=cdk.RemovalPolicy.DESTROY
         )
+        role = function_role(self, role, log_group=log_group, in_vpc=api.vpc is not None)
         self.function = lambda_.Function(
             self,
             "Function",
@@ -317,17 +333,26 @@ class WorkPoolSync(Construct):
             code=functions_code(),
             memory_size=256,
             timeout=cdk.Duration.seconds(50),
-            role=FunctionRole(self, "Role", log_group=log_group, in_vpc=api.vpc is not None),
+            role=role,
             log_group=log_group,
             vpc=api.vpc,
             vpc_subnets=api.vpc_subnets,
         )
-        api.grant_read_secret(self, self.function)
+        for grantee in grantees(self, role):
+            api.grant_read_secret(self, grantee)
 
     @staticmethod
-    def of(scope: Construct, api: PrefectApi) -> WorkPoolSync:
-        """The function that serves this API in the stack of ``scope``, made when there is none yet."""
-        return WorkPoolSync.find(scope, api) or WorkPoolSync(cdk.Stack.of(scope), _sync_id(scope, api), api=api)
+    def of(
+        scope: Construct,
+        api: PrefectApi,
+        *,
+        role: iam.IRole | None = None,
+        encryption_key: kms.IKey | None = None,
+    ) -> WorkPoolSync:
+        """The function that serves this API in the stack of ``scope``, made with this when there is none yet."""
+        return WorkPoolSync.find(scope, api) or WorkPoolSync(
+            cdk.Stack.of(scope), _sync_id(scope, api), api=api, role=role, encryption_key=encryption_key
+        )
 
     @staticmethod
     def find(scope: Construct, api: PrefectApi) -> WorkPoolSync | None:

@@ -21,6 +21,7 @@ from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.network_reach import check_host_reach
+from cdk_prefect_ecs.required_policy import grantees, records
 from cdk_prefect_ecs.settings import check_host_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_environment import DEFAULT_POLL_SECONDS, worker_environment
@@ -75,6 +76,8 @@ class WorkerHost(Construct):
     :param api: The Prefect API to poll.
     :param network: Network of the host: it has a public address where tasks have one.
     :param log_group: Log group of the worker; streams begin with ``worker/``.
+    :param role: Role of the host, assumed by EC2. Default: a new one; see :class:`~cdk_prefect_ecs.RequiredPolicy` for
+        what one of your own needs.
     :param instance_type: Type of the instance, ARM or x86. The worker takes 140 to 330 MB, so a t4g.nano (512 MiB,
         $3.07 a month less than the default) needs its swap file. Default: t4g.micro.
     :param machine_image: An image of Amazon Linux 2023 for that architecture; a pinned one still gets its security
@@ -85,7 +88,7 @@ class WorkerHost(Construct):
         network in mode ``endpoints``.
     """
 
-    role: iam.Role
+    role: iam.IRole
     """The host's role."""
     group: autoscaling.AutoScalingGroup
     """The Auto Scaling group of one."""
@@ -105,6 +108,7 @@ class WorkerHost(Construct):
         api: PrefectApi,
         network: FlowNetwork,
         log_group: logs.ILogGroup,
+        role: iam.IRole | None = None,
         instance_type: ec2.InstanceType | None = None,
         machine_image: ec2.IMachineImage | None = None,
         poll_interval: cdk.Duration | None = None,
@@ -145,8 +149,19 @@ class WorkerHost(Construct):
             ],
             ignore_mode=cdk.IgnoreMode.GIT,
         )
-        self.role = self._make_role(api, log_group, code)
-        work_pool.grant_run(self.role)
+        self.role = role or iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            description="Prefect ECS worker on an EC2 instance",
+        )
+        for grantee in grantees(self, self.role):
+            self._grant(grantee, api, log_group, code)
+            work_pool.grant_run(grantee)
+        for record in records(self, self.role):  # the CDK grants it to the role itself
+            iam.Grant.add_to_principal(
+                grantee=record, actions=["cloudformation:SignalResource"], resource_arns=[cdk.Aws.STACK_ID]
+            )
         settings = {
             "WorkPoolName": work_pool.work_pool_name,
             "Environment": {
@@ -215,23 +230,19 @@ class WorkerHost(Construct):
         # A wrong key or URL fails at the pool, in seconds. A host needs its permissions and a way out to start.
         self.group.node.add_dependency(work_pool.resource, self.role, network.connectivity)
 
-    def _make_role(self, api: PrefectApi, log_group: logs.ILogGroup, code: s3_assets.Asset) -> iam.Role:
+    def _grant(
+        self, grantee: iam.IGrantable, api: PrefectApi, log_group: logs.ILogGroup, code: s3_assets.Asset
+    ) -> None:
         stack = cdk.Stack.of(self)
-        role = iam.Role(
-            self,
-            "Role",
-            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
-            description="Prefect ECS worker on an EC2 instance",
-        )
 
-        def allow(action: str, resource: str) -> None:
-            role.add_to_policy(iam.PolicyStatement(actions=[action], resources=[resource]))
+        def allow(actions: list[str], resource: str) -> None:
+            iam.Grant.add_to_principal(grantee=grantee, actions=actions, resource_arns=[resource])
 
-        log_group.grant_write(role)
-        api.grant_read_secret(self, role)
+        log_group.grant_write(grantee)
+        api.grant_read_secret(self, grantee)
         # Not grant_read, which would open the whole bucket of all assets.
         allow(
-            "s3:GetObject",
+            ["s3:GetObject"],
             stack.format_arn(
                 service="s3",
                 region="",
@@ -241,7 +252,7 @@ class WorkerHost(Construct):
             ),
         )
         allow(
-            "autoscaling:CompleteLifecycleAction",
+            ["autoscaling:CompleteLifecycleAction"],
             stack.format_arn(
                 service="autoscaling",
                 resource="autoScalingGroup",
@@ -249,8 +260,7 @@ class WorkerHost(Construct):
                 arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
             ),
         )
-        role.add_to_policy(iam.PolicyStatement(actions=_SESSION_MANAGER_ACTIONS, resources=["*"]))
-        return role
+        allow(_SESSION_MANAGER_ACTIONS, "*")
 
     def _user_data(self, settings: str, log_group: logs.ILogGroup, code: s3_assets.Asset) -> ec2.UserData:
         user_data = ec2.UserData.for_linux()

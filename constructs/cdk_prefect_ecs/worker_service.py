@@ -19,6 +19,8 @@ from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_calls
 from cdk_prefect_ecs.network_reach import worker_calls
+from cdk_prefect_ecs.required_policy import grantees, records
+from cdk_prefect_ecs.roles import as_it_is
 from cdk_prefect_ecs.settings import check_worker_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_environment import DEFAULT_POLL_SECONDS, worker_environment
@@ -29,6 +31,14 @@ HEALTH_CHECK: Final = (
     "import os, urllib.request as r; "
     "r.urlopen('http://127.0.0.1:' + os.environ.get('PREFECT_WORKER_WEBSERVER_PORT', '8080') + '/health', timeout=4)"
 )
+
+# These support no resource. Source: "Permissions required for ECS Exec", Amazon ECS Developer Guide.
+_EXECUTE_COMMAND_ACTIONS: Final = [
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:CreateDataChannel",
+    "ssmmessages:OpenControlChannel",
+    "ssmmessages:OpenDataChannel",
+]
 
 
 @jsii.implements(ec2.IConnectable, iam.IGrantable)
@@ -112,7 +122,7 @@ class WorkerService(Construct):
             "TaskDefinition",
             cpu=cpu,
             memory_limit_mib=memory_mib,
-            execution_role=self._as_it_is(execution_role),
+            execution_role=as_it_is(self, execution_role),
             task_role=worker_role,
             runtime_platform=ecs.RuntimePlatform(
                 cpu_architecture=ecs.CpuArchitecture.ARM64
@@ -185,7 +195,11 @@ class WorkerService(Construct):
             self.security_group,
             [*start_calls(image, api), *worker_calls(enable_execute_command=enable_execute_command)],
         )
-        work_pool.grant_run(worker_role)
+        for grantee in grantees(self, worker_role):
+            work_pool.grant_run(grantee)
+        if enable_execute_command:  # the CDK grants it to the role itself
+            for record in records(self, worker_role):
+                iam.Grant.add_to_principal(grantee=record, actions=_EXECUTE_COMMAND_ACTIONS, resource_arns=["*"])
         # A wrong key or URL fails at the pool, in seconds, before a worker would crash over it again and again.
         # Without its execution role's permissions a worker cannot start, and the circuit breaker would count that.
         # Nor without a way to its image.
@@ -199,12 +213,6 @@ class WorkerService(Construct):
             scale_in_cooldown=cdk.Duration.minutes(10),
             scale_out_cooldown=cdk.Duration.minutes(1),
         )
-
-    def _as_it_is(self, role: iam.IRole) -> iam.IRole:
-        """The role, closed to CDK's own grants: it would widen it with its own idea of reading a secret."""
-        if isinstance(role, iam.Role):
-            return role.without_policy_updates()
-        return iam.Role.from_role_arn(self, "ExecutionRole", role.role_arn, mutable=False)
 
     @property
     def connections(self) -> ec2.Connections:

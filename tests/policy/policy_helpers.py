@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
-from cdk_nag import AwsSolutionsChecks
 
 from stacks.config import EnvironmentConfig
 from stacks.environments import ENVIRONMENTS
+from stacks.policy import check_policies
 from stacks.stage import PrefectStage
 
 ROOT = Path(__file__).parents[2]
 CONTEXT: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
 STACKS = ("Foundation", "Execution")
+#: The packs of cdk-nag: names of the plug-ins, and how their rules begin.
+PACKS = ("AwsSolutions", "NIST.800.53.R5")
 EVERY_STACK = [(name, stack) for name in ENVIRONMENTS for stack in STACKS]
 
 _OUT = tempfile.TemporaryDirectory(prefix="policy-tests-")
@@ -42,7 +44,7 @@ class Synthesised:
         return dict(json.loads(self.template_path(stack).read_text()))
 
     def findings(self) -> list[tuple[str, str]]:
-        """Path and rule of whatever AwsSolutions found and nobody acknowledged."""
+        """Path and rule of whatever a pack found and nobody acknowledged."""
         return findings(self.out)
 
 
@@ -68,12 +70,12 @@ def synthesised(name: str) -> Synthesised:
 
 
 def findings(out: Path) -> list[tuple[str, str]]:
-    """Path and rule of the findings of AwsSolutions in an assembly's validation report."""
+    """Path and rule of the findings of cdk-nag's packs in an assembly's validation report."""
     report = json.loads((out / "validation-report.json").read_text())
     return [
         (construct["constructPath"], violation["ruleName"])
         for plugin in report["pluginReports"]
-        if plugin["pluginName"] == "AwsSolutions"
+        if plugin["pluginName"] in PACKS
         for violation in plugin["violations"]
         for construct in violation["violatingConstructs"]
     ]
@@ -83,17 +85,17 @@ def checked_app(out: Path, config: EnvironmentConfig) -> tuple[cdk.App, PrefectS
     """An app with the checks on and nothing acknowledged."""
     app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(out))
     stage = PrefectStage(app, f"Prefect{config.name.capitalize()}", config=config)
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    check_policies(app)
     return app, stage
 
 
 def acknowledgements(stage: PrefectStage) -> dict[tuple[str, str], str]:
-    """Path and rule of everything of AwsSolutions that is acknowledged in the stage, with the reason."""
+    """Path and rule of everything of the packs that is acknowledged in the stage, with the reason."""
     return {
         (construct.node.path, rule.removeprefix("Annotation::")): reason
         for construct in stage.node.find_all()
         for entry in construct.node.metadata
         if entry.type == "aws:cdk:acknowledged-rules"
         for rule, reason in entry.data.items()
-        if "AwsSolutions-" in rule  # the CDK acknowledges findings of its own validation
+        if rule.removeprefix("Annotation::").startswith(PACKS)  # the CDK acknowledges findings of its own
     }

@@ -11,7 +11,6 @@ from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
-from cdk_nag import AwsSolutionsChecks
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 from policy_helpers import CONTEXT, acknowledgements, checked_app, findings
@@ -21,7 +20,7 @@ from syrupy.extensions.json import JSONSnapshotExtension
 from cdk_prefect_ecs import FlowImage, FlowNetwork, PrefectApi, PrefectExecutionLayer
 from stacks.config import SelfHostedApi
 from stacks.environments import environment
-from stacks.policy import acknowledge
+from stacks.policy import acknowledge, check_policies
 
 REGION = "us-east-1"
 
@@ -67,7 +66,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
         flow_secrets={"DB_PASSWORD": ecs.Secret.from_secrets_manager(password)},
         enable_execute_command=True,
     )
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    check_policies(app)
     with pytest.raises(RuntimeError, match="ValidationFailed"):  # the networks without flow logs
         app.synth()
     return Networks(out)
@@ -81,12 +80,26 @@ def test_snapshot(networks: Networks, name: str, snapshot: SnapshotAssertion) ->
     assert networks.network(name) == snapshot(extension_class=JSONSnapshotExtension)
 
 
-def test_policies_ask_for_flow_logs_and_for_nothing_else(networks: Networks) -> None:
-    found = [(path, rule) for path, rule in findings(networks.out) if "/Network/" in path]
-    assert sorted(found) == [
-        ("Nat/Network/Vpc/Resource", "AwsSolutions-VPC7"),
-        ("NothingOn/Network/Vpc/Resource", "AwsSolutions-VPC7"),
-    ]
+def test_policies_ask_for_flow_logs_and_for_networks_without_a_way_out(networks: Networks) -> None:
+    found = {(path, rule) for path, rule in findings(networks.out) if "/Network/" in path}
+    no_flow_logs = {
+        (f"{stack}/Network/Vpc/Resource", rule)
+        for stack in ("NothingOn", "Nat")
+        for rule in ("AwsSolutions-VPC7", "NIST.800.53.R5-VPCFlowLogsEnabled")
+    }
+    subnets = [f"NothingOn/Network/Vpc/PublicSubnet{number}" for number in (1, 2, 3)]
+    routes = [*subnets, *(f"Nat/Network/Vpc/PublicSubnet{number}" for number in (1, 2))]
+    assert found == {
+        *no_flow_logs,
+        *((f"{subnet}/Subnet", "NIST.800.53.R5-VPCSubnetAutoAssignPublicIpDisabled") for subnet in subnets),
+        *((f"{subnet}/DefaultRoute", "NIST.800.53.R5-VPCNoUnrestrictedRouteToIGW") for subnet in routes),
+        # Of the flow logs that are on: a policy of their role, and a log group with a key of CloudWatch Logs.
+        (
+            "EverythingOn/Network/Vpc/FlowLog/IAMRole/DefaultPolicy/Resource",
+            "NIST.800.53.R5-IAMNoInlinePolicy",
+        ),
+        ("EverythingOn/Network/FlowLogGroup/Resource", "NIST.800.53.R5-CloudWatchLogGroupEncrypted"),
+    }
 
 
 @pytest.mark.parametrize("name", STACKS)

@@ -169,7 +169,12 @@ def allow(
     return statement | {"Condition": conditions} if conditions else statement
 
 
-def _canonical(statement: Mapping[str, Any]) -> dict[str, Any]:
+def through(service: str) -> dict[str, Any]:
+    """The condition under which a key may be used: when this service calls KMS."""
+    return {"StringEquals": {"kms:ViaService": f"{service}.<AWS::Region>.amazonaws.com"}}
+
+
+def canonical(statement: Mapping[str, Any]) -> dict[str, Any]:
     readable = dict(plain(statement))
     for key in ("Action", "Resource"):
         if key in readable:
@@ -191,9 +196,9 @@ def statements(template: Template, role: str) -> list[dict[str, Any]]:
         if resource["Type"] == "AWS::IAM::Role" and _HASH.sub("", logical_id) == role:
             assert "ManagedPolicyArns" not in properties, f"{role} has managed policies"
             for policy in properties.get("Policies", []):
-                found += [_canonical(statement) for statement in policy["PolicyDocument"]["Statement"]]
+                found += [canonical(statement) for statement in policy["PolicyDocument"]["Statement"]]
         elif resource["Type"] == "AWS::IAM::Policy" and f"<{role}>" in plain(properties["Roles"]):
-            found += [_canonical(statement) for statement in properties["PolicyDocument"]["Statement"]]
+            found += [canonical(statement) for statement in properties["PolicyDocument"]["Statement"]]
     return in_order(found)
 
 

@@ -21,6 +21,7 @@ from library_helpers import (
     new_stack,
     plain,
     statements,
+    through,
 )
 
 from cdk_prefect_ecs import ApiSecret, PrefectApi
@@ -183,8 +184,8 @@ def test_secure_string_with_a_key_of_its_own() -> None:
     key = kms.Key.from_key_arn(stack, "Key", KEY_ARN)
     secret = PrefectApi.ssm_secure_string("/prefect/api-key", encryption_key=key)
     agent, function = granted(self_hosted(secret), stack)
-    assert agent == in_order([allow("ssm:GetParameters", API_KEY_ARN), allow("kms:Decrypt", KEY_ARN)])
-    assert function == in_order([allow("ssm:GetParameter", API_KEY_ARN), allow("kms:Decrypt", KEY_ARN)])
+    assert agent == in_order([allow("ssm:GetParameters", API_KEY_ARN), allow("kms:Decrypt", KEY_ARN, through("ssm"))])
+    assert function == in_order([allow("ssm:GetParameter", API_KEY_ARN), allow("kms:Decrypt", KEY_ARN, through("ssm"))])
 
 
 def test_a_parameter_name_must_be_known_at_synth() -> None:
@@ -223,7 +224,8 @@ def test_field_of_a_json_secret_with_a_key_of_its_own() -> None:
         "Field": "api_key",
         "Scheme": "Bearer",
     }
-    read = in_order([allow("secretsmanager:GetSecretValue", SECRET_ARN), allow("kms:Decrypt", KEY_ARN)])
+    decrypt = allow("kms:Decrypt", KEY_ARN, through("secretsmanager"))
+    read = in_order([allow("secretsmanager:GetSecretValue", SECRET_ARN), decrypt])
     assert granted(api, stack) == (read, read)
 
 

@@ -264,7 +264,8 @@ def test_machines_of_ones_own() -> None:
         "AmazonEC2ContainerServiceforEC2Role",
     ]
     activation, registration = plain(stack.resolve([own.activation_command, own.registration_command]))
-    assert activation.startswith("aws ssm create-activation --iam-role <ClusterOwnRole> --registration-limit 1 ")
+    role_with_path = {"Fn::Select": [1, {"Fn::Split": [":role/", "<ClusterOwnRole.Arn>"]}]}
+    assert activation.startswith(f"aws ssm create-activation --iam-role {role_with_path} --registration-limit 1 ")
     assert "--region <AWS::Region> --cluster <Cluster> " in registration
     assert registration.endswith('--activation-id "$ACTIVATION_ID" --activation-code "$ACTIVATION_CODE" --enable-gpu')
 

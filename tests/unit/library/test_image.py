@@ -23,6 +23,7 @@ from library_helpers import (
     plain,
     resource,
     statements,
+    through,
 )
 
 from cdk_prefect_ecs import FlowImage, FlowRepository, PrefectExecutionLayer
@@ -127,7 +128,7 @@ def test_credentials_of_a_registry() -> None:
     image = FlowImage.from_registry("registry.example.com/flows:1", credentials=secret)
     image.grant_pull(role)
     granted = statements(Template.from_stack(stack), "Role")
-    assert granted[0] == allow("kms:Decrypt", "<Key.Arn>")
+    assert granted[0] == allow("kms:Decrypt", "<Key.Arn>", through("secretsmanager"))
     assert granted[1] == allow("secretsmanager:GetSecretValue", "<Registry>")
     assert len(granted) == 2
 

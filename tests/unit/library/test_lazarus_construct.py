@@ -29,6 +29,7 @@ from library_helpers import (
     plain,
     resource,
     statements,
+    through,
 )
 
 import cdk_prefect_ecs
@@ -227,7 +228,7 @@ def test_field_of_a_secret_with_its_own_key() -> None:
         "Scheme": "Bearer",
     }
     assert statements(template, "LazarusRole") == in_order(
-        [*ROLE, allow("secretsmanager:GetSecretValue", arn), allow("kms:Decrypt", key_arn)]
+        [*ROLE, allow("secretsmanager:GetSecretValue", arn), allow("kms:Decrypt", key_arn, through("secretsmanager"))]
     )
 
 

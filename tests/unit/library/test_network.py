@@ -4,6 +4,7 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk.assertions import Annotations, Match, Template
 from library_helpers import (
@@ -450,12 +451,18 @@ def test_something_can_allow_flow_runs_in() -> None:
 def test_refuses_options_that_contradict() -> None:
     stack = new_stack()
     vpc = imported_vpc(stack)
+    key = kms.Key.from_key_arn(stack, "Key", "arn:aws:kms:us-east-1:123456789012:key/1")
     public = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC)
     for kwargs, words in (
         ({"vpc_subnets": public}, ("vpc_subnets", "pass vpc too")),
-        ({"vpc": vpc, "mode": "nat"}, ("mode, max_azs, nat_gateways and flow_log_retention shape a new VPC",)),
+        (
+            {"vpc": vpc, "mode": "nat"},
+            ("flow_log_role, flow_log_encryption_key) shape a new VPC",),
+        ),
         ({"vpc": vpc, "max_azs": 2}, ("leave them out when passing vpc",)),
         ({"vpc": vpc, "nat_gateways": 1}, ("leave them out when passing vpc",)),
+        ({"vpc": vpc, "flow_log_encryption_key": key}, ("leave them out when passing vpc",)),
+        ({"flow_log_encryption_key": key}, ("flow logs, which are off; set flow_log_retention too",)),
         ({"vpc": vpc, "flow_log_retention": logs.RetentionDays.ONE_DAY}, ("leave them out when passing vpc",)),
         ({"mode": "private"}, ("network mode must be one of public, nat, endpoints; got 'private'",)),
         ({"max_azs": 1}, ("max_azs must be 2 or more", "Spot capacity is per zone", "got 1")),

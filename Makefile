@@ -24,7 +24,7 @@ NODE := node_modules/.installed
 CHECKS := .venv/.checks
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-slow soak test-host test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench lock clean
+.PHONY: help demo test test-slow soak test-host test-all image ui screenshots lint format bootstrap synth diff deploy flows destroy bench permissions lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ environment:
 
 bench: $(INSTALLED) ## Measure, ours beside others in one run (BENCH=synth or spot_chaos for one of them)
 	@for name in $(BENCH); do python -m bench.$$name; done
+
+permissions: $(INSTALLED) ## Write docs/permissions.md anew: what each role may do, and which code needs it
+	@python -m tools.permissions
 
 HOST := constructs/cdk_prefect_ecs/host
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate

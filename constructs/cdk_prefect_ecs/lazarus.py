@@ -12,7 +12,6 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
@@ -20,7 +19,7 @@ from constructs import Construct
 from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.events import TaskEvents
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code, wake_by_queue
 from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
 from cdk_prefect_ecs.network import add_service_endpoints, is_inside
 from cdk_prefect_ecs.network_reach import lazarus_calls
@@ -133,7 +132,7 @@ class Lazarus(Construct):
             vpc=api.vpc,
             vpc_subnets=api.vpc_subnets,
         )
-        self.function.add_event_source(sources.SqsEventSource(self.task_events.queue, batch_size=10))
+        wake_by_queue(self.function, self.task_events.queue)
         events.Rule(
             self,
             "EveryMinute",

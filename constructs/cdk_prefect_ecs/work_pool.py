@@ -26,6 +26,7 @@ from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.injection import grant_injection
 from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTemplate
 from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
@@ -211,7 +212,7 @@ class WorkPool(Construct):
             registry_secret_arn=image.credentials.secret_arn if image.credentials else None,
             writable_volumes=image.writable_volumes,
         ).render()
-        reads = [secret.grant_read(execution_role) for secret in secrets.values()]
+        reads = [grant_injection(secret, execution_role) for secret in secrets.values()]
         for volume in volumes:
             volume.grant(flow_role, network)
         add_service_endpoints(network, network, [*start_calls(image, api), *flow_secret_calls(granted_actions(reads))])

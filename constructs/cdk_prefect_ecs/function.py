@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -9,14 +10,16 @@ import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.required_policy import grantees
 
 FUNCTION_RUNTIME: Final = lambda_.Runtime.PYTHON_3_14
 
-# Network interfaces of a function in a VPC; these actions support no resource. Source: AWSLambdaVPCAccessExecutionRole,
-# AWS Managed Policy Reference.
+# Network interfaces of a function in a VPC. Lambda makes them with the function's role, before anyone knows their ids.
+# Source: AWSLambdaVPCAccessExecutionRole, AWS Managed Policy Reference.
 _VPC_ACTIONS: Final = [
     "ec2:CreateNetworkInterface",
     "ec2:DescribeNetworkInterfaces",
@@ -43,8 +46,22 @@ class FunctionRole(iam.Role):
 def grant_function(grantee: iam.IGrantable, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:
     """Grant what every function needs: its log and, in a VPC, its network interfaces."""
     log_group.grant_write(grantee)
-    if in_vpc:
-        iam.Grant.add_to_principal(grantee=grantee, actions=_VPC_ACTIONS, resource_arns=["*"])
+    if not in_vpc:
+        return
+    iam.Grant.add_to_principal(grantee=grantee, actions=_VPC_ACTIONS, resource_arns=["*"])
+    # That is for Lambda itself and not for the function's code, whose calls carry the function's ARN. Source:
+    # "Giving Lambda functions access to resources in an Amazon VPC", AWS Lambda Developer Guide.
+    function_arns = cdk.Stack.of(log_group).format_arn(
+        service="lambda", resource="function", resource_name="*", arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME
+    )
+    grantee.grant_principal.add_to_principal_policy(
+        iam.PolicyStatement(
+            effect=iam.Effect.DENY,
+            actions=_VPC_ACTIONS,
+            resources=["*"],
+            conditions={"ArnLike": {"lambda:SourceFunctionArn": function_arns}},
+        )
+    )
 
 
 def function_role(scope: Construct, given: iam.IRole | None, *, log_group: logs.ILogGroup, in_vpc: bool) -> iam.IRole:
@@ -54,6 +71,26 @@ def function_role(scope: Construct, given: iam.IRole | None, *, log_group: logs.
     for grantee in grantees(scope, given):
         grant_function(grantee, log_group=log_group, in_vpc=in_vpc)
     return given
+
+
+def wake_by_queue(function: lambda_.Function, queue: sqs.IQueue, readers: Iterable[iam.IGrantable]) -> None:
+    """Invoke a function for messages of a queue, ten at a time. Its role may do what Lambda does to read them.
+
+    :param readers: The function's role, and what keeps record of it.
+    """
+    # The mapping that add_event_source would make, under its id, without the two rights too many that come with it.
+    function.add_event_source_mapping(
+        f"SqsEventSource:{cdk.Names.node_unique_id(queue.node)}", event_source_arn=queue.queue_arn, batch_size=10
+    )
+    for reader in readers:
+        # Source: "Configuring a queue to trigger a Lambda function", Amazon SQS Developer Guide.
+        iam.Grant.add_to_principal(
+            grantee=reader,
+            actions=["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"],
+            resource_arns=[queue.queue_arn],
+        )
+        if queue.encryption_master_key is not None:
+            grant_key_use(queue.encryption_master_key, reader, function, service="sqs")
 
 
 def functions_code() -> lambda_.Code:

@@ -13,7 +13,6 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
@@ -22,7 +21,7 @@ from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.encryption import grant_key_use, new_log_group
 from cdk_prefect_ecs.events import TaskEvents
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code, wake_by_queue
 from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
 from cdk_prefect_ecs.network import add_service_endpoints, is_inside
 from cdk_prefect_ecs.network_reach import lazarus_calls
@@ -143,7 +142,7 @@ class Lazarus(Construct):
             vpc=api.vpc,
             vpc_subnets=api.vpc_subnets,
         )
-        self._read(self.task_events.queue)
+        wake_by_queue(self.function, self.task_events.queue, grantees(self, self.role))
         events.Rule(
             self,
             "EveryMinute",
@@ -229,23 +228,6 @@ class Lazarus(Construct):
     def grant_principal(self) -> iam.IPrincipal:
         """The function's role."""
         return self.role.grant_principal
-
-    def _read(self, queue: sqs.Queue) -> None:
-        """Wake up for messages of the queue."""
-        key = queue.encryption_master_key
-        if key is None:
-            self.function.add_event_source(sources.SqsEventSource(queue, batch_size=10))
-            for record in records(self, self.role):
-                queue.grant_consume_messages(record)
-            return
-        # The same, under the same id, but for the key: the CDK would grant it for all that it protects.
-        self.function.add_event_source_mapping(
-            f"SqsEventSource:{cdk.Names.node_unique_id(queue.node)}", batch_size=10, event_source_arn=queue.queue_arn
-        )
-        same_queue = sqs.Queue.from_queue_arn(self, "Queue", queue.queue_arn)
-        for grantee in grantees(self, self.role):
-            same_queue.grant_consume_messages(grantee)
-            grant_key_use(key, grantee, self, service="sqs")
 
     def _grant(self, cluster: FlowCluster, log_group: logs.ILogGroup) -> None:
         stack = cdk.Stack.of(self)

@@ -68,6 +68,7 @@ class AutoScalingMachines(Construct):
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             description="ECS agent of instances for Prefect flow runs",
         )
+        self._grant_agent(cluster)
         self._network = network
         self._instance_types = instance_types
         self._counts = (min_instances, max_instances)
@@ -82,6 +83,36 @@ class AutoScalingMachines(Construct):
             cpu_architecture=kind.cpu_architecture,
             has_gpu=kind.has_gpu,
         )
+
+    def _grant_agent(self, cluster: ecs.Cluster) -> None:
+        """Grant what the ECS agent calls itself, for this cluster. Images are pulled and logs are written with the
+        execution role of the task, not with this one."""
+        stack = cdk.Stack.of(self)
+        instances = stack.format_arn(
+            service="ecs", resource="container-instance", resource_name=f"{cluster.cluster_name}/*"
+        )
+        # Source: AmazonEC2ContainerServiceforEC2Role, AWS Managed Policy Reference. UpdateContainerInstancesState is
+        # how the agent drains a Spot instance that is about to go.
+        for actions, resource, conditions in (
+            (
+                [
+                    "ecs:RegisterContainerInstance",
+                    "ecs:DeregisterContainerInstance",
+                    "ecs:SubmitAttachmentStateChanges",
+                    "ecs:SubmitContainerStateChange",
+                    "ecs:SubmitTaskStateChange",
+                ],
+                cluster.cluster_arn,
+                None,
+            ),
+            (
+                ["ecs:Poll", "ecs:StartTelemetrySession", "ecs:UpdateContainerInstancesState"],
+                instances,
+                {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}},
+            ),
+            (["ecs:DiscoverPollEndpoint"], "*", None),  # supports no resource. Source: Service Authorization Reference
+        ):
+            self.role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[resource], conditions=conditions))
 
     def _launch_template(self, kind: InstanceKind, disk: cdk.Size) -> ec2.LaunchTemplate:
         hardware = (
@@ -104,7 +135,8 @@ class AutoScalingMachines(Construct):
             machine_image=ecs.EcsOptimizedImage.amazon_linux2023(hardware),
             instance_type=self._instance_types[0],
             user_data=user_data,
-            role=self.role,
+            # Closed to the CDK's own grants, which open every log group of the account.
+            role=self.role.without_policy_updates(),
             security_group=self._network.security_group,
             associate_public_ip_address=True if self._network.assign_public_ip else None,
             require_imdsv2=True,

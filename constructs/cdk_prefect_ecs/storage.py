@@ -128,8 +128,9 @@ class FlowStorage(Construct):
         """Grant what flow runs need: list the bucket, read all of it, write ``results/`` and ``data/``.
 
         Flow runs cannot change ``code/``: a run that was taken over cannot alter what the next one executes. Nothing
-        can be deleted for good, as object versions are out of reach. With a key of your own they may use it, through S3
-        only; the policy of an imported key has to leave that to IAM.
+        can be deleted: neither Prefect nor prefect-aws does, and results expire by themselves. Flows that tidy up take
+        a grant of their own, such as ``bucket.grant_delete(role, "data/*")``. With a key of your own they may use it,
+        through S3 only; the policy of an imported key has to leave that to IAM.
         """
         read = iam.Grant.add_to_principal(
             grantee=grantee, actions=["s3:ListBucket"], resource_arns=[self.bucket.bucket_arn]
@@ -139,7 +140,7 @@ class FlowStorage(Construct):
         )
         write = iam.Grant.add_to_principal(
             grantee=grantee,
-            actions=["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            actions=["s3:PutObject", "s3:AbortMultipartUpload"],
             resource_arns=[
                 self.bucket.arn_for_objects(f"{RESULTS_PREFIX}*"),
                 self.bucket.arn_for_objects(f"{DATA_PREFIX}*"),

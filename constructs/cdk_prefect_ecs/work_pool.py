@@ -28,6 +28,7 @@ from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.injection import grant_injection
 from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTemplate
 from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
@@ -220,7 +221,7 @@ class WorkPool(Construct):
             writable_volumes=image.writable_volumes,
         ).render()
         agents = grantees(self, execution_role)
-        reads = [secret.grant_read(agent) for secret in secrets.values() for agent in agents]
+        reads = [grant_injection(secret, agent) for secret in secrets.values() for agent in agents]
         for volume in volumes:
             for grantee in grantees(self, flow_role):
                 volume.grant(grantee, network)

@@ -48,9 +48,14 @@ class Synthesised:
         return findings(self.out)
 
 
+def new_assembly() -> Path:
+    """A folder for an assembly, that is gone when the tests are done."""
+    return Path(tempfile.mkdtemp(dir=_OUT.name))
+
+
 def run_app(name: str, *, hash_seed: str, cwd: Path) -> Synthesised:
     """Run app.py for one environment, as the CDK CLI does."""
-    out = Path(tempfile.mkdtemp(dir=_OUT.name))
+    out = new_assembly()
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("CDK_", "PREFECT_"))}
     variables |= {
         "CDK_CONTEXT_JSON": json.dumps(CONTEXT | {"env": name}),

@@ -1,6 +1,7 @@
 """The network in each of its modes, as nothing else in the app has them: policies, cfn-lint, snapshots."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
-from policy_helpers import CONTEXT, acknowledgements, checked_app, findings
+from policy_helpers import CONTEXT, acknowledgements, checked_app, findings, new_assembly
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 
@@ -40,9 +41,9 @@ class Networks:
         return {key: value for key, value in resources.items() if value["Type"].startswith("AWS::EC2::")}
 
 
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
-    out = tmp_path_factory.mktemp("networks")
+@functools.cache
+def synthesised_networks() -> Networks:
+    out = new_assembly()
     app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(out))
     nothing, nat, everything = (
         cdk.Stack(app, name, env=cdk.Environment(region=REGION)) for name in ("NothingOn", "Nat", "EverythingOn")
@@ -70,6 +71,11 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     with pytest.raises(RuntimeError, match="ValidationFailed"):  # the networks without flow logs
         app.synth()
     return Networks(out)
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return synthesised_networks()
 
 
 STACKS = ["NothingOn", "Nat", "EverythingOn"]

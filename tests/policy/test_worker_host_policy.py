@@ -1,6 +1,7 @@
 """A layer whose worker is a host: cdk-nag, cfn-lint and a snapshot; and the app with one."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from aws_cdk import aws_ec2 as ec2
 from cdk_nag import AwsSolutionsChecks
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
-from policy_helpers import CONTEXT, acknowledgements, checked_app, findings
+from policy_helpers import CONTEXT, acknowledgements, checked_app, findings, new_assembly
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 from test_cfn_lint import IGNORED
@@ -36,10 +37,10 @@ ACCEPTED = {
 }
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@functools.cache
+def synthesised_host() -> Path:
     """The assembly of an app that cdk-nag looks at."""
-    out = tmp_path_factory.mktemp("hosted")
+    out = new_assembly()
     app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(out))
     stack = cdk.Stack(app, "Hosted", description="A worker host")
     layer = PrefectExecutionLayer(
@@ -56,6 +57,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(RuntimeError, match="ValidationFailed"):
         app.synth()
     return out
+
+
+@pytest.fixture(scope="module")
+def out() -> Path:
+    return synthesised_host()
 
 
 @pytest.fixture(scope="module")

@@ -174,6 +174,32 @@ def through(service: str) -> dict[str, Any]:
     return {"StringEquals": {"kms:ViaService": f"{service}.<AWS::Region>.amazonaws.com"}}
 
 
+VPC_ACTIONS = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+]
+#: What a function in a VPC has besides: its network interfaces are Lambda's to manage, not its code's.
+IN_VPC = [
+    allow(VPC_ACTIONS, "*"),
+    {
+        **allow(
+            VPC_ACTIONS,
+            "*",
+            {
+                "ArnLike": {
+                    "lambda:SourceFunctionArn": "arn:<AWS::Partition>:lambda:<AWS::Region>:<AWS::AccountId>:function:*"
+                }
+            },
+        ),
+        "Effect": "Deny",
+    },
+]
+
+
 def canonical(statement: Mapping[str, Any]) -> dict[str, Any]:
     readable = dict(plain(statement))
     for key in ("Action", "Resource"):

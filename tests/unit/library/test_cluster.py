@@ -5,7 +5,18 @@ import pytest
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk.assertions import Template
-from library_helpers import assert_refused, imported_vpc, make_parts, new_stack, only, plain, resource, statements
+from library_helpers import (
+    allow,
+    assert_refused,
+    imported_vpc,
+    in_order,
+    make_parts,
+    new_stack,
+    only,
+    plain,
+    resource,
+    statements,
+)
 
 from cdk_prefect_ecs import CapacityKind, CapacityWeight, FlowCapacity, FlowCluster, FlowNetwork, SpotPolicy
 
@@ -225,11 +236,26 @@ def test_gpu_arm_is_refused_where_there_is_no_image() -> None:
 
 def test_role_of_the_instances(gpu: Template) -> None:
     found = statements(gpu, "ClusterGpuRole")
-    assert {action for statement in found for action in statement["Action"]} <= {
-        "ecs:DeregisterContainerInstance", "ecs:RegisterContainerInstance", "ecs:Submit*", "ecs:Poll",
-        "ecs:StartTelemetrySession", "ecs:DiscoverPollEndpoint", "ecr:GetAuthorizationToken", "logs:CreateLogStream",
-        "logs:PutLogEvents",
-    }  # fmt: skip
+    assert found == in_order(
+        [
+            allow("ecs:DiscoverPollEndpoint", "*"),
+            allow(
+                [
+                    "ecs:DeregisterContainerInstance",
+                    "ecs:RegisterContainerInstance",
+                    "ecs:SubmitAttachmentStateChanges",
+                    "ecs:SubmitContainerStateChange",
+                    "ecs:SubmitTaskStateChange",
+                ],
+                "<Cluster.Arn>",
+            ),
+            allow(
+                ["ecs:Poll", "ecs:StartTelemetrySession", "ecs:UpdateContainerInstancesState"],
+                "arn:<AWS::Partition>:ecs:<AWS::Region>:<AWS::AccountId>:container-instance/<Cluster>/*",
+                {"ArnEquals": {"ecs:cluster": "<Cluster.Arn>"}},
+            ),
+        ]
+    )
 
 
 def test_managed_instances() -> None:

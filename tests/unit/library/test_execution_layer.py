@@ -162,10 +162,8 @@ def test_roles_are_exact(template: Template) -> None:
             allow("sqs:SendMessage", "<PrefectLazarusDeadLetterQueue.Arn>"),
             allow(
                 [
-                    "sqs:ChangeMessageVisibility",
                     "sqs:DeleteMessage",
                     "sqs:GetQueueAttributes",
-                    "sqs:GetQueueUrl",
                     "sqs:ReceiveMessage",
                 ],
                 "<PrefectLazarusTaskEventsQueue.Arn>",
@@ -177,7 +175,7 @@ def test_roles_are_exact(template: Template) -> None:
             allow("s3:ListBucket", bucket),
             allow("s3:GetObject", f"{bucket}/*"),
             allow(
-                ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+                ["s3:PutObject", "s3:AbortMultipartUpload"],
                 [f"{bucket}/results/*", f"{bucket}/data/*"],
             ),
         ]

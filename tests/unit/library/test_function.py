@@ -5,12 +5,14 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sqs as sqs
 from aws_cdk.assertions import Template
-from library_helpers import allow, in_order, new_app, resource, statements
+from library_helpers import IN_VPC, allow, in_order, new_app, only, plain, resource, statements
 
 import cdk_prefect_ecs
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code
+from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code, wake_by_queue
 
 FUNCTIONS = Path(cdk_prefect_ecs.__file__).parent / "functions"
 WRITE_LOG = allow(["logs:CreateLogStream", "logs:PutLogEvents"], "<Logs.Arn>")
@@ -39,23 +41,41 @@ def test_role_writes_its_own_log_and_nothing_else() -> None:
     }
 
 
-def test_role_in_a_vpc_manages_network_interfaces_too() -> None:
-    assert statements(role_template(in_vpc=True), "Role") == in_order(
-        [
-            WRITE_LOG,
-            allow(
-                [
-                    "ec2:AssignPrivateIpAddresses",
-                    "ec2:CreateNetworkInterface",
-                    "ec2:DeleteNetworkInterface",
-                    "ec2:DescribeNetworkInterfaces",
-                    "ec2:DescribeSubnets",
-                    "ec2:UnassignPrivateIpAddresses",
-                ],
-                "*",
-            ),
-        ]
+def test_role_in_a_vpc_lets_lambda_manage_network_interfaces_and_not_its_code() -> None:
+    assert statements(role_template(in_vpc=True), "Role") == in_order([WRITE_LOG, *IN_VPC])
+
+
+def test_a_queue_wakes_a_function_with_the_three_rights_that_lambda_needs() -> None:
+    stack = cdk.Stack(new_app(), "Test")
+    function = lambda_.Function(
+        stack, "Function", runtime=FUNCTION_RUNTIME, handler="a.b", code=lambda_.Code.from_inline("pass")
     )
+    wake_by_queue(function, sqs.Queue(stack, "Queue"), [function])
+    template = Template.from_stack(stack)
+    mapping = plain(only(template, "AWS::Lambda::EventSourceMapping"))
+    assert mapping == {"BatchSize": 10, "EventSourceArn": "<Queue.Arn>", "FunctionName": "<Function>"}
+    (policy,) = template.find_resources("AWS::IAM::Policy").values()
+    assert policy["Properties"]["PolicyDocument"]["Statement"][0]["Action"] == [
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+    ]
+
+
+def test_the_mapping_has_the_id_that_the_cdk_would_give_it() -> None:
+    """Another id would replace it, and Lambda refuses a second mapping of one queue and function."""
+    ids = []
+    for wake in (
+        lambda function, queue: wake_by_queue(function, queue, []),
+        lambda function, queue: function.add_event_source(sources.SqsEventSource(queue)),
+    ):
+        stack = cdk.Stack(new_app(), "Test")
+        function = lambda_.Function(
+            stack, "Function", runtime=FUNCTION_RUNTIME, handler="a.b", code=lambda_.Code.from_inline("pass")
+        )
+        wake(function, sqs.Queue(stack, "Queue"))
+        ids += Template.from_stack(stack).find_resources("AWS::Lambda::EventSourceMapping")
+    assert ids[0] == ids[1]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from library_helpers import (
     ACCOUNT_ID,
     API_KEY_ARN,
     CLOUD_URL,
+    IN_VPC,
     WORKSPACE_ID,
     Parts,
     allow,
@@ -42,10 +43,8 @@ POOL = "Custom::PrefectWorkPool"
 MAPPING = "AWS::Lambda::EventSourceMapping"
 IN_CLUSTER = {"ArnEquals": {"ecs:cluster": "<Cluster.Arn>"}}
 CONSUME = [
-    "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
-    "sqs:GetQueueUrl",
     "sqs:ReceiveMessage",
 ]
 ROLE = (
@@ -469,23 +468,8 @@ def test_nothing_comes_in_there(in_vpc: Template) -> None:
     assert_no_ingress(in_vpc)
 
 
-def test_role_there_manages_its_network_interfaces_too(in_vpc: Template) -> None:
-    assert statements(in_vpc, "LazarusRole") == in_order(
-        [
-            *ROLE,
-            allow(
-                [
-                    "ec2:AssignPrivateIpAddresses",
-                    "ec2:CreateNetworkInterface",
-                    "ec2:DeleteNetworkInterface",
-                    "ec2:DescribeNetworkInterfaces",
-                    "ec2:DescribeSubnets",
-                    "ec2:UnassignPrivateIpAddresses",
-                ],
-                "*",
-            ),
-        ]
-    )
+def test_role_there_lets_lambda_manage_its_network_interfaces_too(in_vpc: Template) -> None:
+    assert statements(in_vpc, "LazarusRole") == in_order([*ROLE, *IN_VPC])
 
 
 def test_otherwise_it_is_in_no_vpc(template: Template) -> None:

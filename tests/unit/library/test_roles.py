@@ -95,7 +95,7 @@ def test_flow_role_is_exact(template: Template) -> None:
             allow("s3:ListBucket", bucket),
             allow("s3:GetObject", f"{bucket}/*"),
             allow(
-                ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+                ["s3:PutObject", "s3:AbortMultipartUpload"],
                 [f"{bucket}/results/*", f"{bucket}/data/*"],
             ),
         ]

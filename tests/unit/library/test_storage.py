@@ -69,7 +69,7 @@ def test_flow_access_is_exact(template: Template) -> None:
             allow("s3:ListBucket", BUCKET),
             allow("s3:GetObject", f"{BUCKET}/*"),
             allow(
-                ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+                ["s3:PutObject", "s3:AbortMultipartUpload"],
                 [f"{BUCKET}/results/*", f"{BUCKET}/data/*"],
             ),
         ]

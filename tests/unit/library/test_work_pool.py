@@ -7,8 +7,10 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_ssm as ssm
 from aws_cdk.assertions import Template
 from library_helpers import (
     API_KEY_ARN,
@@ -330,6 +332,26 @@ def test_secrets_are_injected_and_only_the_execution_role_reads_them() -> None:
     assert ":secret:db" in plain(injected["valueFrom"])
     for role, reads in (("ExecutionRole", True), ("FlowRole", False), ("WorkerRole", False)):
         assert ("secret:db" in json.dumps(statements(template, role))) == reads
+
+
+def test_the_ecs_agent_reads_a_secret_and_does_nothing_else_with_it() -> None:
+    parts = make_parts(api=PrefectApi.self_hosted("https://prefect.example.com/api"))
+    key = kms.Key(parts.stack, "Key")
+    secret = secretsmanager.Secret(parts.stack, "Db", encryption_key=key)
+    parameter = ssm.StringParameter.from_secure_string_parameter_attributes(
+        parts.stack, "Token", parameter_name="/etl/token", encryption_key=key
+    )
+    parts.pool(
+        secrets={"DB": ecs.Secret.from_secrets_manager(secret), "TOKEN": ecs.Secret.from_ssm_parameter(parameter)}
+    )
+    assert statements(Template.from_stack(parts.stack), "ExecutionRole") == in_order(
+        [
+            allow(["logs:CreateLogStream", "logs:PutLogEvents"], "<Logs.Arn>"),
+            allow("secretsmanager:GetSecretValue", "<Db>"),
+            allow("ssm:GetParameters", "arn:<AWS::Partition>:ssm:<AWS::Region>:<AWS::AccountId>:parameter/etl/token"),
+            allow("kms:Decrypt", "<Key.Arn>"),
+        ]
+    )
 
 
 def test_volumes_are_mounted_through_their_access_point_alone() -> None:

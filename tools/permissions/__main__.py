@@ -1,0 +1,5 @@
+"""`make permissions`: write docs/permissions.md anew."""
+
+from tools.permissions.page import PAGE, render
+
+PAGE.write_text(render())

@@ -49,7 +49,7 @@ class RequiredPolicy(Construct):
     @property
     def grant_principal(self) -> iam.IPrincipal:
         """This: what is granted to it is written down."""
-        return self  # type: ignore[return-value]  # jsii knows it as a principal by its decorator
+        return self
 
     @property
     def assume_role_action(self) -> str:
@@ -82,7 +82,7 @@ def records(scope: Construct, role: iam.IRole) -> Sequence[iam.IGrantable]:
         return ()
     kept = [child for child in scope.node.children if isinstance(child, RequiredPolicy)]
     found = next((child for child in kept if child.role is role), None)
-    return (found or RequiredPolicy(scope, f"RequiredPolicy{len(kept) or ''}", role=role),)  # type: ignore[return-value]
+    return (found or RequiredPolicy(scope, f"RequiredPolicy{len(kept) or ''}", role=role),)
 
 
 def grantees(scope: Construct, role: iam.IRole) -> Sequence[iam.IGrantable]:

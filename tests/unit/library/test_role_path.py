@@ -31,6 +31,15 @@ def test_every_role_has_the_path_and_the_boundary(bounded: Template) -> None:
         assert role["Properties"].get("PermissionsBoundary") == BOUNDARY, logical_id
 
 
+def test_every_role_has_the_boundary_of_the_context_too() -> None:
+    app = new_app()
+    app.node.set_context("@aws-cdk/core:permissionsBoundary", {"name": "team-boundary"})
+    roles = Template.from_stack(whole_library(app)).find_resources("AWS::IAM::Role")
+    assert len(roles) == 18
+    for logical_id, role in roles.items():
+        assert str(plain(role["Properties"].get("PermissionsBoundary"))).endswith(":policy/team-boundary"), logical_id
+
+
 def test_instance_profiles_are_where_their_roles_are(bounded: Template) -> None:
     profiles = bounded.find_resources("AWS::IAM::InstanceProfile")
     assert len(profiles) == 4

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aws_cdk.assertions import Template
-from stack_helpers import new_stage
+from stack_helpers import ROOT, new_stage
 
 from stacks.config import OWN_KEY, CloudApi, EnvironmentConfig, SelfHostedApi
 from stacks.environments import ENVIRONMENTS, environment
@@ -200,3 +200,14 @@ def test_apis_refuse_a_key_without_sense() -> None:
         SelfHostedApi("https://prefect.example.com/api", "/auth", parameter_key_arn="alias/data")
     with pytest.raises(ValueError, match="parameter_key_arn is the key of auth_string_parameter; set that too"):
         SelfHostedApi("https://prefect.example.com/api", parameter_key_arn=KEY)
+
+
+def test_settings_that_the_documentation_names_exist() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    example = re.findall(r"```python\n(EnvironmentConfig.*?)```", text, re.DOTALL)[0]
+    fields = {field.name for field in dataclasses.fields(EnvironmentConfig)}
+    named = re.findall(r"(\w+)=", example)
+    assert named == ["permissions_boundary", "role_path", "encryption_key", "access_logs"]
+    assert set(named) <= fields
+    assert "parameter_key_arn" in text
+    assert {"parameter_key_arn"} <= {field.name for field in dataclasses.fields(CloudApi)}

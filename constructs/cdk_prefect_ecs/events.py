@@ -12,6 +12,9 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.durations import seconds_or_token
+from cdk_prefect_ecs.place import checked_construct
+from cdk_prefect_ecs.settings import check_task_events_settings
 
 #: A reader that is throttled counts as having received the message; it must not end up among the dead letters for that.
 _MAX_RECEIVES: Final = 20
@@ -29,6 +32,8 @@ class TaskEvents(Construct):
         of the function that reads it, as Lambda advises. Default: 6 minutes.
     :param oldest_message_alarm: Alarm when a message waits longer than this; longer than ``visibility_timeout``, or one
         failed reading would raise it. Default: 15 minutes.
+    :raises ValueError: A ``visibility_timeout`` below a minute or above 12 hours, an ``oldest_message_alarm`` that is
+        not longer; anything but whole seconds.
     """
 
     queue: sqs.Queue
@@ -40,6 +45,7 @@ class TaskEvents(Construct):
     alarms: list[cloudwatch.Alarm]
     """Dead letters; messages that nobody reads. Add your own actions."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -49,6 +55,11 @@ class TaskEvents(Construct):
         visibility_timeout: cdk.Duration | None = None,
         oldest_message_alarm: cdk.Duration | None = None,
     ) -> None:
+        visibility_timeout = visibility_timeout or cdk.Duration.minutes(6)
+        oldest = oldest_message_alarm or cdk.Duration.minutes(15)
+        check_task_events_settings(
+            seconds_or_token("visibility_timeout", visibility_timeout), seconds_or_token("oldest_message_alarm", oldest)
+        )
         super().__init__(scope, construct_id)
         self.dead_letter_queue = sqs.Queue(
             self,
@@ -62,7 +73,7 @@ class TaskEvents(Construct):
             "Queue",
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
-            visibility_timeout=visibility_timeout or cdk.Duration.minutes(6),
+            visibility_timeout=visibility_timeout,
             retention_period=cdk.Duration.days(1),
             dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letter_queue, max_receive_count=_MAX_RECEIVES),
         )
@@ -86,7 +97,6 @@ class TaskEvents(Construct):
             ),
             targets=[targets.SqsQueue(self.queue, dead_letter_queue=self.dead_letter_queue)],
         )
-        oldest = oldest_message_alarm or cdk.Duration.minutes(15)
         self.alarms = [
             cloudwatch.Alarm(
                 self,

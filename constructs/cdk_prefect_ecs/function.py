@@ -11,6 +11,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from cdk_prefect_ecs.place import checked_construct
+
 FUNCTION_RUNTIME: Final = lambda_.Runtime.PYTHON_3_14
 
 # Network interfaces of a function in a VPC; these actions support no resource. Source: AWSLambdaVPCAccessExecutionRole,
@@ -33,6 +35,7 @@ class FunctionRole(iam.Role):
     :param in_vpc: Whether the function is placed in a VPC.
     """
 
+    @checked_construct
     def __init__(self, scope: Construct, construct_id: str, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:
         super().__init__(scope, construct_id, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         log_group.grant_write(self)

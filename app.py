@@ -27,7 +27,7 @@ def main() -> None:
     try:
         name = app.node.try_get_context("env")
         config = environment(name, **(from_outside() if name == "embedded" else {}))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         sys.exit(f"app.py: {error}")
     synthesize(app, config)
     gc.freeze()  # or Python would look for garbage once more when it ends

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from cdk_prefect_ecs.capacity import SpotPolicy
 from cdk_prefect_ecs.instance_types import check_host_type
-from cdk_prefect_ecs.network_modes import MIN_ZONES, NETWORK_MODES, default_zone_count
+from cdk_prefect_ecs.network_modes import MAX_ZONES, MIN_ZONES, NETWORK_MODES, default_zone_count
 from cdk_prefect_ecs.network_reach import check_host_reach, registry_on_the_internet
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.settings import (
@@ -363,9 +363,6 @@ class EnvironmentConfig:
         """Zones of a new VPC."""
         return default_zone_count(self.region) if self.zone_count is None else self.zone_count
 
-
-#: No region has more zones; a VPC of /16 splits into as many /20 subnets and more.
-MAX_ZONES = 6
 
 #: Source: PutRetentionPolicy, Amazon CloudWatch Logs API Reference.
 LOG_RETENTION_DAYS = (

@@ -15,8 +15,10 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from cdk_prefect_ecs.arguments import checked, checked_fields
 from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.settings import check_api_url, check_cloud_id, check_parameter_name
+from cdk_prefect_ecs.subnets import select_subnets
 
 PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
 #: The same over PrivateLink. Source: "How to secure access over PrivateLink", Prefect documentation.
@@ -114,6 +116,7 @@ class _SecretsManagerSecret:
         return "secretsmanager"
 
 
+@checked_fields
 @dataclass(frozen=True)
 class PrefectApi:
     """The Prefect API that the worker, flow runs and functions talk to.
@@ -132,6 +135,7 @@ class PrefectApi:
     vpc_subnets: ec2.SubnetSelection | None = None
 
     @staticmethod
+    @checked
     def cloud(
         *,
         account_id: str,
@@ -150,7 +154,8 @@ class PrefectApi:
             ``api.private.prefect.cloud``, and the functions that call it are placed in the VPC, see
             :meth:`self_hosted`. Default: Prefect Cloud is reached over the internet.
         :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
-        :raises ValueError: An id that is not a UUID; ``vpc_subnets`` without ``vpc``.
+        :raises ValueError: An id that is not a UUID; ``vpc_subnets`` without ``vpc``, or a selection without private
+            subnets.
         """
         _check_subnets(vpc, vpc_subnets)
         for name, value in (("account_id", account_id), ("workspace_id", workspace_id)):
@@ -161,6 +166,7 @@ class PrefectApi:
         return PrefectApi(url, api_key, "Bearer", vpc, vpc_subnets)
 
     @staticmethod
+    @checked
     def self_hosted(
         url: str,
         *,
@@ -179,7 +185,7 @@ class PrefectApi:
             it. Default: the functions reach the API over the internet.
         :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
         :raises ValueError: Not an http(s) URL that ends in ``/api``; a credential inside the URL; ``vpc_subnets``
-            without ``vpc``.
+            without ``vpc``, or a selection without private subnets.
         """
         _check_subnets(vpc, vpc_subnets)
         if not cdk.Token.is_unresolved(url):
@@ -188,6 +194,7 @@ class PrefectApi:
         return PrefectApi(url, auth_string, "Basic", vpc, vpc_subnets)
 
     @staticmethod
+    @checked
     def ssm_secure_string(parameter_name: str, *, encryption_key: kms.IKey | None = None) -> ApiSecret:
         """A secret in an SSM SecureString parameter, which you create yourself: CloudFormation cannot.
 
@@ -207,6 +214,7 @@ class PrefectApi:
         return _SsmSecureString(parameter_name, encryption_key)
 
     @staticmethod
+    @checked
     def secrets_manager(secret: secretsmanager.ISecret, *, field: str | None = None) -> ApiSecret:
         """A secret in Secrets Manager ($0.40 a month each at list price).
 
@@ -255,5 +263,19 @@ class PrefectApi:
 
 
 def _check_subnets(vpc: ec2.IVpc | None, vpc_subnets: ec2.SubnetSelection | None) -> None:
-    if vpc_subnets is not None and vpc is None:
-        raise ValueError("vpc_subnets selects subnets of a VPC; pass vpc too, or leave it out")
+    if vpc is None:
+        if vpc_subnets is not None:
+            raise ValueError("vpc_subnets selects subnets of a VPC; pass vpc too, or leave it out")
+        return
+    if vpc_subnets is None and not (vpc.private_subnets or vpc.isolated_subnets):
+        raise ValueError(
+            "the functions that call the Prefect API are placed in private subnets of vpc, and it has none; a function "
+            "in a public subnet reaches nothing outside its VPC. Use a FlowNetwork of mode 'nat' or 'endpoints', or "
+            "leave out vpc if the API can be reached from the internet"
+        )
+    selected = select_subnets(vpc, vpc_subnets or ec2.SubnetSelection())
+    if not selected.subnet_ids or selected.has_public:
+        raise ValueError(
+            "vpc_subnets must select private subnets, as a function in a public one reaches nothing outside its VPC; "
+            f"got {'public ones' if selected.has_public else 'none'}"
+        )

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Final
 
+from cdk_prefect_ecs.arguments import checked, checked_fields
+
+CPU_ARCHITECTURES: Final = ("X86_64", "ARM64")
 FARGATE: Final = "FARGATE"
 FARGATE_SPOT: Final = "FARGATE_SPOT"
 _FARGATE_PROVIDERS: Final = (FARGATE, FARGATE_SPOT)
@@ -16,8 +19,11 @@ _FARGATE_PROVIDERS: Final = (FARGATE, FARGATE_SPOT)
 MAX_PROVIDERS: Final = 20
 MAX_WEIGHT: Final = 1000
 MAX_BASE: Final = 100_000
+#: Of the largest instances. Source: "Accelerated computing", Amazon EC2 Instance Types.
+MAX_GPUS: Final = 16
 
 
+@checked_fields
 @dataclass(frozen=True)
 class CapacityWeight:
     """One item of a capacity provider strategy.
@@ -40,6 +46,7 @@ DEFAULT_CLUSTER_STRATEGY: Final = (
 )
 
 
+@checked
 def check_strategy(strategy: Sequence[CapacityWeight], *, known: Sequence[str]) -> None:
     """Check a capacity provider strategy against the rules of ECS.
 
@@ -73,6 +80,7 @@ def check_strategy(strategy: Sequence[CapacityWeight], *, known: Sequence[str]) 
         )
 
 
+@checked
 def check_provider_count(count: int) -> None:
     """Check how many capacity providers a cluster has.
 
@@ -82,11 +90,24 @@ def check_provider_count(count: int) -> None:
         raise ValueError(f"a cluster has at most {MAX_PROVIDERS} capacity providers; this would be number {count}")
 
 
+@checked
+def check_provider_names(names: Sequence[str]) -> None:
+    """Check the names of a cluster's capacity providers.
+
+    :raises ValueError: Without a name, or one twice.
+    """
+    if "" in names:
+        raise ValueError("a capacity provider has a name; got ''")
+    if len(set(names)) < len(names):
+        raise ValueError(f"each capacity provider may appear once; got {', '.join(names)}")
+
+
 def _check_range(what: str, provider: str, value: int, maximum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
-        raise ValueError(f"{what} of {provider} must be a whole number from 0 to {maximum}; got {value!r}")
+    if not 0 <= value <= maximum:
+        raise ValueError(f"{what} of {provider} must be a whole number from 0 to {maximum}; got {value}")
 
 
+@checked_fields
 @dataclass(frozen=True)
 class SpotPolicy:
     """How a work pool's flow runs use Spot: Fargate Spot, or the Spot instances of the pool's capacity.
@@ -111,6 +132,7 @@ class SpotPolicy:
     SPOT_WITH_FALLBACK: ClassVar[SpotPolicy]
 
     @staticmethod
+    @checked
     def weights(*, spot: int, on_demand: int) -> SpotPolicy:
         """Place flow runs by share.
 
@@ -159,6 +181,7 @@ class CapacityKind(StrEnum):
     EXTERNAL = "EXTERNAL"
 
 
+@checked_fields
 @dataclass(frozen=True)
 class FlowCapacity:
     """Where the flow runs of a work pool can be placed: machines of one kind, on demand, on Spot or both.
@@ -172,7 +195,8 @@ class FlowCapacity:
     :param spot: The capacity provider of Spot machines. None: there are none.
     :param cpu_architecture: Architecture of the machines. None: flow runs may choose, as on Fargate.
     :param has_gpu: Whether the machines have GPUs.
-    :raises ValueError: Spot machines of a kind that has none; Auto Scaling or Managed Instances without a provider.
+    :raises ValueError: Spot machines of a kind that has none; Auto Scaling or Managed Instances without a provider; a
+        provider without a name; an unknown architecture.
     """
 
     name: str
@@ -183,6 +207,13 @@ class FlowCapacity:
     has_gpu: bool = False
 
     def __post_init__(self) -> None:
+        if "" in self.capacity_providers:
+            raise ValueError(f"capacity {self.name!r} has a capacity provider without a name; leave it out or name it")
+        if self.cpu_architecture not in (None, *CPU_ARCHITECTURES):
+            raise ValueError(
+                f"capacity {self.name!r}: cpu_architecture must be {' or '.join(CPU_ARCHITECTURES)}, or None; "
+                f"got {self.cpu_architecture!r}"
+            )
         if self.kind is CapacityKind.EXTERNAL and (self.on_demand or self.spot):
             raise ValueError(f"capacity {self.name!r}: machines of your own have no capacity providers; leave them out")
         if self.kind in (CapacityKind.AUTO_SCALING, CapacityKind.MANAGED_INSTANCES) and not self.capacity_providers:
@@ -201,6 +232,7 @@ def default_spot_policy(capacity: FlowCapacity) -> SpotPolicy:
     return SpotPolicy.SPOT if capacity.on_demand is None else SpotPolicy.SPOT_WITH_FALLBACK
 
 
+@checked
 def flow_run_strategy(policy: SpotPolicy, capacity: FlowCapacity, known: Collection[str]) -> tuple[CapacityWeight, ...]:
     """The strategy of a flow run under this policy; empty where tasks are placed by launch type.
 
@@ -236,13 +268,14 @@ def flow_run_strategy(policy: SpotPolicy, capacity: FlowCapacity, known: Collect
     return strategy
 
 
+@checked
 def check_gpus(gpus: int, capacity: FlowCapacity) -> None:
     """Check the number of GPUs of a flow run.
 
     :raises ValueError: Below 0, or of a capacity that has none.
     """
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 0:
-        raise ValueError(f"gpus must be a whole number of 0 or more; got {gpus!r}")
+    if not 0 <= gpus <= MAX_GPUS:
+        raise ValueError(f"gpus must be a whole number from 0 to {MAX_GPUS}, as no machine has more; got {gpus}")
     if not gpus or capacity.has_gpu:
         return
     if capacity.kind is CapacityKind.FARGATE:
@@ -253,6 +286,7 @@ def check_gpus(gpus: int, capacity: FlowCapacity) -> None:
     raise ValueError(f"gpus {gpus} cannot be had of capacity {capacity.name!r}, whose machines have no GPU")
 
 
+@checked
 def check_architecture(cpu_architecture: str | None, capacity: FlowCapacity) -> str:
     """The architecture of the flow runs: the one asked for, else that of the machines, else X86_64.
 

@@ -9,6 +9,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
+from cdk_prefect_ecs.arguments import checked
 from cdk_prefect_ecs.capacity import (
     DEFAULT_CLUSTER_STRATEGY,
     FARGATE,
@@ -17,11 +18,14 @@ from cdk_prefect_ecs.capacity import (
     CapacityWeight,
     FlowCapacity,
     check_provider_count,
+    check_provider_names,
     check_strategy,
 )
-from cdk_prefect_ecs.instance_types import check_instance_counts, check_instance_types
+from cdk_prefect_ecs.instance_types import check_disk, check_instance_counts, check_instance_types
 from cdk_prefect_ecs.machines import AutoScalingMachines, ExternalMachines, ManagedMachines
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.place import checked_construct
+from cdk_prefect_ecs.settings import check_cpu_architecture
 
 
 class FlowCluster(Construct):
@@ -46,6 +50,7 @@ class FlowCluster(Construct):
     fargate: FlowCapacity
     """Fargate, which every cluster has."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -87,6 +92,7 @@ class FlowCluster(Construct):
             )
 
     @staticmethod
+    @checked
     def from_cluster(
         scope: Construct,
         construct_id: str,
@@ -102,8 +108,7 @@ class FlowCluster(Construct):
         :raises ValueError: More than 20 providers, one named twice, FARGATE_SPOT without FARGATE.
         """
         check_provider_count(len(capacity_providers))
-        if len(set(capacity_providers)) < len(capacity_providers):
-            raise ValueError(f"each capacity provider may appear once; got {', '.join(capacity_providers)}")
+        check_provider_names(capacity_providers)
         if FARGATE_SPOT in capacity_providers and FARGATE not in capacity_providers:
             raise ValueError(
                 "capacity_providers has FARGATE_SPOT without FARGATE, which the worker and the fallback need; "
@@ -116,6 +121,7 @@ class FlowCluster(Construct):
         """Names of the capacity providers that the cluster offers; empty for a plain on-demand cluster."""
         return tuple(self._providers)
 
+    @checked
     def add_auto_scaling_capacity(
         self,
         construct_id: str,
@@ -150,7 +156,7 @@ class FlowCluster(Construct):
         """
         disk = disk or cdk.Size.gibibytes(50)
         kind = check_instance_types([instance_type.to_string() for instance_type in instance_types])
-        check_instance_counts(min_instances, max_instances, disk.to_gibibytes(rounding=cdk.SizeRoundingBehavior.NONE))
+        check_instance_counts(min_instances, max_instances, _gibibytes(disk))
         own = self._check_addition(construct_id, network, on_demand=on_demand, spot=spot)
         machines = AutoScalingMachines(
             self,
@@ -168,6 +174,7 @@ class FlowCluster(Construct):
         self._providers += machines.capacity.capacity_providers
         return machines
 
+    @checked
     def add_managed_instances_capacity(
         self,
         construct_id: str,
@@ -198,8 +205,9 @@ class FlowCluster(Construct):
         """
         if has_gpu and instance_requirements is None:
             raise ValueError("has_gpu needs instance_requirements that ask for accelerators; got none")
-        if cpu_architecture not in ("X86_64", "ARM64"):
-            raise ValueError(f"cpu_architecture must be X86_64 or ARM64; got {cpu_architecture!r}")
+        check_cpu_architecture(cpu_architecture)
+        if disk is not None:
+            check_disk(_gibibytes(disk))
         own = self._check_addition(construct_id, network, on_demand=on_demand, spot=spot)
         machines = ManagedMachines(
             self,
@@ -216,6 +224,7 @@ class FlowCluster(Construct):
         self._providers += machines.capacity.capacity_providers
         return machines
 
+    @checked
     def add_external_capacity(
         self, construct_id: str, *, cpu_architecture: str = "X86_64", has_gpu: bool = False
     ) -> ExternalMachines:
@@ -228,8 +237,7 @@ class FlowCluster(Construct):
         :param cpu_architecture: Architecture of the machines. Default: X86_64.
         :param has_gpu: Whether the machines have NVIDIA GPUs; register them with ``--enable-gpu``. Default: False.
         """
-        if cpu_architecture not in ("X86_64", "ARM64"):
-            raise ValueError(f"cpu_architecture must be X86_64 or ARM64; got {cpu_architecture!r}")
+        check_cpu_architecture(cpu_architecture)
         return ExternalMachines(
             self, construct_id, cluster=self.cluster, cpu_architecture=cpu_architecture, has_gpu=has_gpu
         )
@@ -262,6 +270,7 @@ class FlowCluster(Construct):
 
 
 class _ExistingCluster(FlowCluster):
+    @checked_construct
     def __init__(
         self, scope: Construct, construct_id: str, *, cluster: ecs.ICluster, capacity_providers: Sequence[str]
     ) -> None:
@@ -279,3 +288,9 @@ def fargate_capacity(capacity_providers: Sequence[str]) -> FlowCapacity:
         on_demand=FARGATE if FARGATE in capacity_providers else None,
         spot=FARGATE_SPOT if FARGATE_SPOT in capacity_providers else None,
     )
+
+
+def _gibibytes(disk: cdk.Size) -> float:
+    if disk.is_unresolved():
+        raise ValueError("disk must be known at synth; got a token")
+    return disk.to_gibibytes(rounding=cdk.SizeRoundingBehavior.NONE)

@@ -14,13 +14,16 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from cdk_prefect_ecs.arguments import checked
 from cdk_prefect_ecs.capacity import FARGATE_SPOT
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.durations import seconds_of
 from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
 from cdk_prefect_ecs.network_reach import dask_calls, task_calls
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import grantees
 from cdk_prefect_ecs.roles import as_it_is, ecs_tasks, grant_start_tasks
 from cdk_prefect_ecs.settings import check_dask_settings
@@ -90,6 +93,7 @@ class DaskAccess(Construct):
     environment: Mapping[str, str]
     """Environment variables for the flow runs: pass them to the layer or work pool that may open clusters."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -109,7 +113,7 @@ class DaskAccess(Construct):
         cpu_architecture: str = "X86_64",
         idle_timeout: cdk.Duration | None = None,
     ) -> None:
-        idle_seconds = (idle_timeout or cdk.Duration.minutes(5)).to_seconds(integral=False)
+        idle_seconds = seconds_of("idle_timeout", idle_timeout or cdk.Duration.minutes(5))
         check_dask_settings(
             (scheduler_cpu, scheduler_memory_mib), (worker_cpu, worker_memory_mib), cpu_architecture, idle_seconds
         )
@@ -184,6 +188,7 @@ class DaskAccess(Construct):
             }.items()
         }
 
+    @checked
     def grant_run_clusters(self, grantee: iam.IGrantable) -> iam.Grant:
         """Grant exactly the calls that dask-cloudprovider makes to run clusters of these task definitions.
 

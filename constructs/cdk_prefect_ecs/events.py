@@ -14,7 +14,10 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.durations import seconds_or_token
 from cdk_prefect_ecs.encryption import let_events_encrypt
+from cdk_prefect_ecs.place import checked_construct
+from cdk_prefect_ecs.settings import check_task_events_settings
 
 #: A reader that is throttled counts as having received the message; it must not end up among the dead letters for that.
 _MAX_RECEIVES: Final = 20
@@ -34,6 +37,8 @@ class TaskEvents(Construct):
         failed reading would raise it. Default: 15 minutes.
     :param encryption_key: Key of the queues; EventBridge is let use it, and an imported key's policy has to do so
         itself, see docs/security.md. Default: SSE-SQS, free.
+    :raises ValueError: A ``visibility_timeout`` below a minute or above 12 hours, an ``oldest_message_alarm`` that is
+        not longer; anything but whole seconds.
     """
 
     queue: sqs.Queue
@@ -45,6 +50,7 @@ class TaskEvents(Construct):
     alarms: list[cloudwatch.Alarm]
     """Dead letters; messages that nobody reads. Add your own actions."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -55,6 +61,11 @@ class TaskEvents(Construct):
         oldest_message_alarm: cdk.Duration | None = None,
         encryption_key: kms.IKey | None = None,
     ) -> None:
+        visibility_timeout = visibility_timeout or cdk.Duration.minutes(6)
+        oldest = oldest_message_alarm or cdk.Duration.minutes(15)
+        check_task_events_settings(
+            seconds_or_token("visibility_timeout", visibility_timeout), seconds_or_token("oldest_message_alarm", oldest)
+        )
         super().__init__(scope, construct_id)
         encryption = sqs.QueueEncryption.KMS if encryption_key else sqs.QueueEncryption.SQS_MANAGED
         self.dead_letter_queue = sqs.Queue(
@@ -71,7 +82,7 @@ class TaskEvents(Construct):
             encryption=encryption,
             encryption_master_key=encryption_key,
             enforce_ssl=True,
-            visibility_timeout=visibility_timeout or cdk.Duration.minutes(6),
+            visibility_timeout=visibility_timeout,
             retention_period=cdk.Duration.days(1),
             dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letter_queue, max_receive_count=_MAX_RECEIVES),
         )
@@ -107,7 +118,6 @@ class TaskEvents(Construct):
                     conditions={"ArnEquals": {"aws:SourceArn": self.rule.rule_arn}},
                 )
             )
-        oldest = oldest_message_alarm or cdk.Duration.minutes(15)
         self.alarms = [
             cloudwatch.Alarm(
                 self,

@@ -15,6 +15,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.arguments import checked
 from cdk_prefect_ecs.capacity import (
     FARGATE,
     FARGATE_SPOT,
@@ -25,12 +26,14 @@ from cdk_prefect_ecs.capacity import (
     flow_run_strategy,
 )
 from cdk_prefect_ecs.cluster import FlowCluster, fargate_capacity
+from cdk_prefect_ecs.durations import seconds_of
 from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.network_reach import check_host_reach
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.required_policy import grantees
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole, grant_start_tasks
@@ -93,7 +96,7 @@ class _Worker:
             self.memory_mib,
             cpu_architecture,
             self.count,
-            self.poll_interval.to_seconds(integral=False),
+            seconds_of("worker_poll_interval", self.poll_interval),
             None,
             max_count=self.max_count,
         )
@@ -184,6 +187,7 @@ class PrefectExecutionLayer(Construct):
     lazarus: Lazarus | None
     """The guard of all pools; None without one."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -251,7 +255,9 @@ class PrefectExecutionLayer(Construct):
         )
         worker.check(cpu_architecture, network)
         patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
-        check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
+        check_lazarus_settings(
+            spot_attempts, max_reschedules, seconds_of("patience", patience), lazarus_reserved_concurrency
+        )
         providers = cluster.capacity_providers if cluster else (FARGATE, FARGATE_SPOT)
         capacity = cluster.fargate if cluster else fargate_capacity(providers)
         flow_run_strategy(spot_policy or default_spot_policy(capacity), capacity, providers)
@@ -326,6 +332,7 @@ class PrefectExecutionLayer(Construct):
             else None
         )
 
+    @checked
     def add_work_pool(
         self,
         work_pool_name: str,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from cdk_prefect_ecs.arguments import checked
+
 # CPU units -> valid memory in MiB, for Linux. Source: "Task CPU and memory" in the Amazon ECS Developer Guide,
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 FARGATE_SIZES: Final[dict[int, tuple[int, ...]]] = {
@@ -28,19 +30,20 @@ MIN_EPHEMERAL_STORAGE_GIB: Final = 21
 MAX_EPHEMERAL_STORAGE_GIB: Final = 200
 
 
+@checked
 def check_ephemeral_storage(size_gib: int) -> None:
     """Check the ephemeral storage of a Fargate task.
 
     :raises ValueError: Not a whole number of GiB from 21 to 200.
     """
-    whole = isinstance(size_gib, int) and not isinstance(size_gib, bool)
-    if not whole or not MIN_EPHEMERAL_STORAGE_GIB <= size_gib <= MAX_EPHEMERAL_STORAGE_GIB:
+    if not MIN_EPHEMERAL_STORAGE_GIB <= size_gib <= MAX_EPHEMERAL_STORAGE_GIB:
         raise ValueError(
             f"ephemeral_storage_gib must be a whole number from {MIN_EPHEMERAL_STORAGE_GIB} to "
             f"{MAX_EPHEMERAL_STORAGE_GIB}; got {size_gib!r}. Leave it out for the 20 GiB that cost nothing"
         )
 
 
+@checked
 def check_fargate_size(cpu: int, memory_mib: int) -> None:
     """Check that Fargate offers a task of this size.
 

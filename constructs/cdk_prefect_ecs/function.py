@@ -14,6 +14,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from cdk_prefect_ecs.encryption import grant_key_use
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import grantees
 
 FUNCTION_RUNTIME: Final = lambda_.Runtime.PYTHON_3_14
@@ -38,6 +39,7 @@ class FunctionRole(iam.Role):
     :param in_vpc: Whether the function is placed in a VPC.
     """
 
+    @checked_construct
     def __init__(self, scope: Construct, construct_id: str, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:
         super().__init__(scope, construct_id, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         grant_function(self, log_group=log_group, in_vpc=in_vpc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import aws_cdk as cdk
@@ -15,8 +16,17 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
+from cdk_prefect_ecs.arguments import checked, checked_fields, is_token
+from cdk_prefect_ecs.durations import check_whole_days
 from cdk_prefect_ecs.encryption import grant_key_use
-from cdk_prefect_ecs.settings import check_cpu_architecture, check_image_reference, check_writable_paths
+from cdk_prefect_ecs.place import check_place, checked_construct
+from cdk_prefect_ecs.removal import check_removal_policy
+from cdk_prefect_ecs.settings import (
+    check_cpu_architecture,
+    check_image_reference,
+    check_tag_or_digest,
+    check_writable_paths,
+)
 
 # The versions that this release was tested against; pyproject.toml's extra "prefect" installs the same.
 PREFECT_VERSION: Final = "3.8.8"
@@ -25,6 +35,7 @@ PREFECT_AWS_VERSION: Final = "0.7.12"
 DEFAULT_IMAGE: Final = f"prefecthq/prefect-aws:{PREFECT_AWS_VERSION}-python3.12-prefect{PREFECT_VERSION}"
 
 
+@checked_fields
 @dataclass(frozen=True)
 class FlowImage:
     """A container image with Prefect in it, pinned.
@@ -53,6 +64,7 @@ class FlowImage:
         return FlowImage(DEFAULT_IMAGE)
 
     @staticmethod
+    @checked
     def from_registry(
         reference: str,
         *,
@@ -82,6 +94,7 @@ class FlowImage:
         )
 
     @staticmethod
+    @checked
     def from_ecr_repository(
         repository: ecr.IRepository,
         tag_or_digest: str,
@@ -97,8 +110,8 @@ class FlowImage:
         :param writable_paths: As in :meth:`from_registry`.
         :raises ValueError: Empty, or the tag ``latest``; else as :meth:`from_registry`.
         """
-        if tag_or_digest in ("", "latest"):
-            raise ValueError(f"tag_or_digest must pin an image; got {tag_or_digest!r}")
+        if not cdk.Token.is_unresolved(tag_or_digest):
+            check_tag_or_digest(tag_or_digest)
         return FlowImage(
             repository.repository_uri_for_tag_or_digest(tag_or_digest),
             repository,
@@ -107,6 +120,7 @@ class FlowImage:
         )
 
     @staticmethod
+    @checked
     def from_asset(
         scope: Construct,
         construct_id: str,
@@ -136,10 +150,19 @@ class FlowImage:
         :param exclude: More to stay out, in the syntax of ``.dockerignore``. Default: nothing more.
         :param cpu_architecture: The architecture to build for, X86_64 or ARM64. Default: X86_64.
         :param writable_paths: As in :meth:`from_registry`.
-        :raises ValueError: As :meth:`from_registry`.
+        :raises ValueError: No such Dockerfile, a token in ``build_args``; else as :meth:`from_registry`.
         """
         check_cpu_architecture(cpu_architecture)
         paths = _checked_paths(writable_paths)
+        dockerfile = Path(directory) / (file or "Dockerfile")
+        if not dockerfile.is_file():
+            raise ValueError(
+                f"there is no file {str(dockerfile)!r}; directory is the build's context, and file the Dockerfile in it"
+            )
+        for name, value in (build_args or {}).items():
+            if is_token(name) or is_token(value):
+                raise ValueError(f"build_args must be known at synth, as the image's hash is; {name} holds a token")
+        check_place(scope, construct_id, "FlowImage.from_asset")
         asset = ecr_assets.DockerImageAsset(
             scope,
             construct_id,
@@ -176,6 +199,7 @@ class FlowImage:
             if key is not None:
                 grant_key_use(key, grantee, self.credentials, service="secretsmanager")
 
+    @checked
     def check_runs_on(self, cpu_architecture: str) -> None:
         """Check that tasks of this architecture can run the image, as far as that is known.
 
@@ -206,9 +230,10 @@ class FlowRepository(ecr.Repository):
     :param removal_policy: What becomes of the repository when it leaves the stack. Default: it is retained.
     :param auto_delete_images: With ``removal_policy`` DESTROY, delete the images so that it can be deleted. Both keys
         are needed to lose images. Default: False.
-    :raises ValueError: ``auto_delete_images`` without DESTROY; an expiration that is not whole days.
+    :raises ValueError: ``auto_delete_images`` without DESTROY; a policy SNAPSHOT; an expiration that is not whole days.
     """
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -219,18 +244,11 @@ class FlowRepository(ecr.Repository):
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
         auto_delete_images: bool = False,
     ) -> None:
-        if auto_delete_images and removal_policy != cdk.RemovalPolicy.DESTROY:
-            raise ValueError(
-                f"auto_delete_images needs removal_policy DESTROY; got {removal_policy.name}: "
-                "set both to lose the images with the stack, or neither to keep them"
-            )
+        check_removal_policy(
+            removal_policy, auto_delete=auto_delete_images, auto_delete_name="auto_delete_images", what="images"
+        )
         untagged_expiration = untagged_expiration or cdk.Duration.days(30)
-        days = untagged_expiration.to_days(integral=False)
-        if days < 1 or days % 1:
-            raise ValueError(
-                "untagged_expiration must be a whole number of days, at least one, as ECR counts in days; "
-                f"got {untagged_expiration.to_human_string()}"
-            )
+        check_whole_days("untagged_expiration", untagged_expiration)
         super().__init__(
             scope,
             construct_id,

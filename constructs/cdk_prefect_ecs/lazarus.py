@@ -18,13 +18,16 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.arguments import checked
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.durations import seconds_of
 from cdk_prefect_ecs.encryption import grant_key_use, new_log_group
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code, wake_by_queue
 from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
 from cdk_prefect_ecs.network import add_service_endpoints, is_inside
 from cdk_prefect_ecs.network_reach import lazarus_calls
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import grantees, records
 from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS, check_lazarus_settings
 from cdk_prefect_ecs.work_pool import WorkPool
@@ -79,6 +82,7 @@ class Lazarus(Construct):
     alarms: list[cloudwatch.Alarm]
     """Errors, throttles, heartbeat missing, and those of the task events. Add your own actions."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -97,7 +101,7 @@ class Lazarus(Construct):
         encryption_key: kms.IKey | None = None,
     ) -> None:
         patience = patience or cdk.Duration.seconds(DEFAULT_PATIENCE_SECONDS)
-        check_lazarus_settings(spot_attempts, max_reschedules, patience.to_seconds(integral=False))
+        check_lazarus_settings(spot_attempts, max_reschedules, seconds_of("patience", patience), reserved_concurrency)
         super().__init__(scope, construct_id)
 
         self.task_events = task_events or TaskEvents(self, "TaskEvents", cluster=cluster, encryption_key=encryption_key)
@@ -169,6 +173,7 @@ class Lazarus(Construct):
         self.add_work_pool(work_pool)
         self.alarms = [*self._alarms(), *self.task_events.alarms]
 
+    @checked
     def add_work_pool(
         self,
         work_pool: WorkPool,
@@ -210,6 +215,7 @@ class Lazarus(Construct):
         self.function.add_environment("POOLS", cdk.Stack.of(self).to_json_string(pools))
         work_pool.guard()
 
+    @checked
     def check_addition(
         self, spot_attempts: int | None, max_reschedules: int | None, patience: cdk.Duration | None
     ) -> tuple[int, int, float]:
@@ -220,7 +226,7 @@ class Lazarus(Construct):
         default_attempts, default_reschedules, default_patience = self._settings
         attempts = default_attempts if spot_attempts is None else spot_attempts
         reschedules = default_reschedules if max_reschedules is None else max_reschedules
-        seconds = (patience or default_patience).to_seconds(integral=False)
+        seconds = seconds_of("patience", patience or default_patience)
         check_lazarus_settings(attempts, reschedules, seconds)
         return attempts, reschedules, seconds
 

@@ -15,6 +15,7 @@ from constructs import Construct
 from cdk_prefect_ecs.capacity import CapacityKind, FlowCapacity
 from cdk_prefect_ecs.instance_types import InstanceKind
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.place import checked_construct
 
 _INSTALLER: Final = "https://amazon-ecs-agent.s3.amazonaws.com/ecs-anywhere-install-latest.sh"
 
@@ -46,6 +47,7 @@ class AutoScalingMachines(Construct):
     role: iam.Role
     """Role of the instances: of the ECS agent. Flow runs cannot use it."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -212,6 +214,7 @@ class ManagedMachines(Construct):
     capacity: FlowCapacity
     """What a work pool names."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -285,6 +288,7 @@ class ExternalMachines(Construct):
     registration_command: str
     """Run it on the machine, with ``ACTIVATION_ID`` and ``ACTIVATION_CODE`` in the environment."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,

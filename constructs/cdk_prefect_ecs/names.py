@@ -6,39 +6,56 @@ import hashlib
 import re
 from typing import Final
 
+from cdk_prefect_ecs.arguments import checked, is_token
+
 #: Characters that Prefect refuses in names. Source: prefect.types.names, `raise_on_name_with_banned_characters`.
 _BANNED_IN_PREFECT_NAMES: Final = "/%&><"
 _MAX_FAMILY_LENGTH: Final = 255
 _HASH_LENGTH: Final = 8
+#: Prefect tags each task with the name of its pool, and a tag's value has no more characters. Source: Tag, Amazon ECS
+#: API Reference.
+_MAX_NAME_LENGTH: Final = 256
 
 
+@checked
 def check_work_pool_name(name: str) -> None:
     """Check a work pool's name against Prefect's rules.
 
-    :raises ValueError: Empty, with a character that Prefect refuses, or beginning with "prefect", which Prefect keeps
-        for itself; a CDK token.
+    :raises ValueError: As :func:`check_prefect_name`, or beginning with "prefect", which Prefect keeps for itself; a
+        CDK token.
     """
-    if not name or not name.strip():
-        raise ValueError(f"work_pool_name must not be empty; got {name!r}")
-    if name != name.strip():
-        raise ValueError(f"work_pool_name must not begin or end with a space; got {name!r}")
-    if "${Token[" in name:
+    if is_token(name):
         raise ValueError(
             "work_pool_name must be known at synth, as names of task definitions and blocks are made from it; "
             "got a token"
         )
-    if banned := banned_characters(name):
-        raise ValueError(
-            f"work_pool_name {name!r} contains {' '.join(banned)}; "
-            f"Prefect refuses any of {' '.join(_BANNED_IN_PREFECT_NAMES)}"
-        )
+    check_prefect_name("work_pool_name", name)
     if name.lower().startswith("prefect"):
         raise ValueError(f"work_pool_name {name!r} begins with 'prefect', which Prefect reserves; choose another name")
 
 
-def banned_characters(name: str) -> list[str]:
-    """The characters of a name that Prefect refuses."""
-    return sorted({character for character in name if character in _BANNED_IN_PREFECT_NAMES})
+@checked
+def check_prefect_name(what: str, name: str) -> None:
+    """Check a name against the rules that Prefect has for all names.
+
+    :param what: What it is the name of, for the message.
+    :raises ValueError: Empty, with spaces around it, with a character that Prefect refuses or that cannot be printed,
+        only dots, or too long.
+    """
+    if not name.strip():
+        raise ValueError(f"{what} must not be empty; got {name!r}")
+    if name != name.strip():
+        raise ValueError(f"{what} must not begin or end with a space; got {name!r}")
+    if banned := sorted({character for character in name if character in _BANNED_IN_PREFECT_NAMES}):
+        raise ValueError(
+            f"{what} {name!r} contains {' '.join(banned)}; Prefect refuses any of {' '.join(_BANNED_IN_PREFECT_NAMES)}"
+        )
+    if not name.isprintable():
+        raise ValueError(f"{what} {name!r} contains what cannot be printed, such as a line break or tab; leave it out")
+    if not name.strip("."):
+        raise ValueError(f"{what} {name!r} means a folder in the address of Prefect's API; choose another name")
+    if len(name) > _MAX_NAME_LENGTH:
+        raise ValueError(f"{what} must have at most {_MAX_NAME_LENGTH} characters; got {len(name)}")
 
 
 def task_definition_family(*parts: str) -> str:

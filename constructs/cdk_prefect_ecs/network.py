@@ -15,6 +15,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct, DependencyGroup
 
 from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.arguments import checked
 from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.network_modes import (
@@ -24,7 +25,9 @@ from cdk_prefect_ecs.network_modes import (
     default_zone_count,
 )
 from cdk_prefect_ecs.network_reach import ServiceCall, registry_on_the_internet, task_calls
+from cdk_prefect_ecs.place import check_place, checked_construct
 from cdk_prefect_ecs.required_policy import records
+from cdk_prefect_ecs.subnets import select_subnets
 
 _SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
 # What every AWS service takes as the value of a tag.
@@ -81,6 +84,7 @@ class FlowNetwork(Construct):
     connectivity: DependencyGroup
     """Routes and endpoints: what calls something from within this network when it is deployed depends on this."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -149,11 +153,21 @@ class FlowNetwork(Construct):
         self._endpoints: dict[str, ec2.InterfaceVpcEndpoint] = {}
 
     @staticmethod
+    @checked
     def from_default_vpc(scope: Construct, construct_id: str) -> FlowNetwork:
         """Use the account's default VPC, looked up at synth: public subnets, at the price of the mode ``public``.
 
         The stack needs an explicit account and region; the CDK CLI keeps the answer in ``cdk.context.json``.
+
+        :raises ValueError: A stack without an account or region.
         """
+        stack = cdk.Stack.of(scope)
+        if cdk.Token.is_unresolved(stack.account) or cdk.Token.is_unresolved(stack.region):
+            raise ValueError(
+                f"{scope.node.path}: the default VPC is looked up at synth, which takes an account and a region; give "
+                "the stack env=cdk.Environment(account=…, region=…)"
+            )
+        check_place(scope, construct_id, "FlowNetwork.from_default_vpc")
         vpc = ec2.Vpc.from_lookup(scope, f"{construct_id}DefaultVpc", is_default=True)
         return FlowNetwork(scope, construct_id, vpc=vpc)
 
@@ -168,6 +182,7 @@ class FlowNetwork(Construct):
         # Prefect's SDK reports its use over the internet; without a way there a run would wait for it as it ends.
         return {"DO_NOT_TRACK": "1"} if self.mode == "endpoints" else {}
 
+    @checked
     def add_service_endpoint(
         self, service: str, *, used_by: ec2.IConnectable, reason: str, every_zone: bool = True
     ) -> None:
@@ -223,17 +238,12 @@ class FlowNetwork(Construct):
             assert isinstance(resource, ec2.CfnVPCEndpoint)
             resource.subnet_ids = [subnet.subnet_id for subnet in self.subnets]
 
+    @checked
     def check_reach(self, *, api: PrefectApi, image: FlowImage) -> None:
         """Check that tasks in this network can pull their image and reach the Prefect API, as far as can be known.
 
-        :raises ValueError: In the mode ``endpoints``, Prefect Cloud without PrivateLink or an image that is not in ECR;
-            in the mode ``public``, an API that its functions shall call from within.
+        :raises ValueError: In the mode ``endpoints``, Prefect Cloud without PrivateLink or an image that is not in ECR.
         """
-        if self.mode == "public" and is_inside(self, api):
-            raise ValueError(
-                "a function in a public subnet reaches nothing outside its VPC, so in network mode 'public' it cannot "
-                "read the API's credential; use mode 'nat' or 'endpoints', or leave out the vpc of the PrefectApi"
-            )
         if self.mode != "endpoints":
             return
         if api.is_cloud and api.vpc is None:
@@ -324,14 +334,7 @@ def _select(vpc: ec2.IVpc, vpc_subnets: ec2.SubnetSelection | None) -> ec2.Selec
             if subnets:
                 return vpc.select_subnets(subnet_type=subnet_type)
         return vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
-    return vpc.select_subnets(
-        subnets=vpc_subnets.subnets,
-        subnet_type=vpc_subnets.subnet_type,
-        subnet_group_name=vpc_subnets.subnet_group_name,
-        availability_zones=vpc_subnets.availability_zones,
-        subnet_filters=vpc_subnets.subnet_filters,
-        one_per_az=vpc_subnets.one_per_az,
-    )
+    return select_subnets(vpc, vpc_subnets)
 
 
 def add_service_endpoints(network: FlowNetwork, used_by: ec2.IConnectable, calls: Iterable[ServiceCall]) -> None:

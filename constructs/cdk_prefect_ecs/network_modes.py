@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
+from cdk_prefect_ecs.arguments import checked
+
 NetworkMode = Literal["public", "nat", "endpoints"]
 NETWORK_MODES: Final[tuple[str, ...]] = get_args(NetworkMode)
 
 #: Spot capacity is per zone, and one zone can be without any for hours.
 MIN_ZONES: Final = 2
+#: No region has more zones; a VPC of /16 splits into as many /20 subnets and more.
+MAX_ZONES: Final = 6
 _ZONES: Final = 3
 #: AWS has at least three zones in each region, but here most accounts are shown two.
 #: Source: "Regions and Zones", Amazon EC2 User Guide.
@@ -23,6 +27,7 @@ def default_zone_count(region: str | None) -> int:
     return MIN_ZONES if region is None or region in _REGIONS_WITH_TWO_ZONES else _ZONES
 
 
+@checked
 def check_network_settings(mode: str, max_azs: int | None, nat_gateways: int | None) -> None:
     """Check what a new VPC is made with.
 
@@ -30,12 +35,10 @@ def check_network_settings(mode: str, max_azs: int | None, nat_gateways: int | N
     """
     if mode not in NETWORK_MODES:
         raise ValueError(f"network mode must be one of {', '.join(NETWORK_MODES)}; got {mode!r}")
-    for name, value in (("max_azs", max_azs), ("nat_gateways", nat_gateways)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ValueError(f"{name} must be a whole number; got {value!r}")
-    if max_azs is not None and max_azs < MIN_ZONES:
+    if max_azs is not None and not MIN_ZONES <= max_azs <= MAX_ZONES:
         raise ValueError(
-            f"max_azs must be {MIN_ZONES} or more, as Spot capacity is per zone and one may have none; got {max_azs}"
+            f"max_azs must be {MIN_ZONES} to {MAX_ZONES}: Spot capacity is per zone, so one is too few, and no region "
+            f"has more; got {max_azs}"
         )
     if nat_gateways is None:
         return

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from cdk_prefect_ecs.names import banned_characters
+from cdk_prefect_ecs.arguments import checked, checked_fields
+from cdk_prefect_ecs.names import check_prefect_name
+
+#: The largest that a column of Prefect's database holds. Source: "Numeric Types", PostgreSQL documentation.
+MAX_INTEGER: Final = 2**31 - 1
 
 
+@checked_fields
 @dataclass(frozen=True)
 class WorkQueue:
     """A queue of a work pool: workers take the runs of a queue with a lower number first.
@@ -24,27 +30,18 @@ class WorkQueue:
     concurrency_limit: int | None = None
 
 
+@checked
 def check_queues(queues: Sequence[WorkQueue]) -> None:
     """Check the queues of one work pool.
 
-    :raises ValueError: A name that Prefect refuses, a priority below 1, a limit below 0, a name or priority twice.
+    :raises ValueError: A name that Prefect refuses, a priority below 1, a limit below 0, a number that
+        Prefect cannot store, a name or priority twice.
     """
     for queue in queues:
-        if not queue.name or queue.name != queue.name.strip():
-            raise ValueError(
-                f"the name of a queue must not be empty, nor begin or end with a space; got {queue.name!r}"
-            )
-        if banned := banned_characters(queue.name):
-            raise ValueError(f"the name of queue {queue.name!r} contains {' '.join(banned)}, which Prefect refuses")
-        if not _is_whole(queue.priority) or queue.priority < 1:
-            raise ValueError(
-                f"priority of queue {queue.name} must be a whole number of 1 or more; got {queue.priority!r}"
-            )
-        limit = queue.concurrency_limit
-        if limit is not None and (not _is_whole(limit) or limit < 0):
-            raise ValueError(
-                f"concurrency_limit of queue {queue.name} must be 0 or more; got {limit!r}. Leave it out for no limit"
-            )
+        check_prefect_name("the name of a queue", queue.name)
+        if not 1 <= queue.priority <= MAX_INTEGER:
+            raise ValueError(f"priority of queue {queue.name} must be 1 to {MAX_INTEGER}; got {queue.priority}")
+        check_concurrency_limit(f"concurrency_limit of queue {queue.name}", queue.concurrency_limit)
     for what, values in (
         ("name", [queue.name for queue in queues]),
         ("priority", [queue.priority for queue in queues]),
@@ -53,5 +50,12 @@ def check_queues(queues: Sequence[WorkQueue]) -> None:
             raise ValueError(f"each queue of a pool has another {what}; got {', '.join(map(str, values))}")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+@checked
+def check_concurrency_limit(what: str, limit: int | None) -> None:
+    """Check how many runs may run at once.
+
+    :param what: What has the limit, for the message.
+    :raises ValueError: Below 0, or more than Prefect can store.
+    """
+    if limit is not None and not 0 <= limit <= MAX_INTEGER:
+        raise ValueError(f"{what} must be 0 to {MAX_INTEGER}; got {limit}. Leave it out for no limit")

@@ -8,6 +8,8 @@ import jsii
 from aws_cdk import aws_iam as iam
 from constructs import Construct, IConstruct
 
+from cdk_prefect_ecs.arguments import checked
+
 
 @jsii.implements(iam.IPrincipal)
 class RequiredPolicy(Construct):
@@ -29,6 +31,7 @@ class RequiredPolicy(Construct):
         self._statements: list[iam.PolicyStatement] = []
 
     @staticmethod
+    @checked
     def of(scope: IConstruct) -> dict[str, iam.PolicyDocument]:
         """What each role that was passed to the constructs of a scope has to be allowed, by the ARN of the role.
 

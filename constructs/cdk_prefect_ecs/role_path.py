@@ -8,6 +8,7 @@ import aws_cdk as cdk
 import jsii
 from constructs import Construct, IConstruct
 
+from cdk_prefect_ecs.arguments import checked
 from cdk_prefect_ecs.settings import check_role_path
 
 _WITH_PATH: Final = ("AWS::IAM::Role", "AWS::IAM::InstanceProfile")
@@ -29,6 +30,7 @@ class RolePath:
         self._scope = scope
 
     @staticmethod
+    @checked
     def of(scope: Construct) -> RolePath:
         """The path of the roles in a scope.
 
@@ -36,6 +38,7 @@ class RolePath:
         """
         return RolePath(scope)
 
+    @checked
     def apply(self, path: str) -> None:
         """Set the path when the app is synthesised. IAM cannot move a role: where a deployed role gets another path, it
         is replaced, and one with a name of its own has to be renamed or removed first.

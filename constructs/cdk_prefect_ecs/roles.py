@@ -12,6 +12,7 @@ from constructs import Construct
 from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.image import FlowImage
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.storage import FlowStorage
 
 
@@ -37,6 +38,7 @@ class ExecutionRole(iam.Role):
         credentials when it is in another private registry.
     """
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -63,6 +65,7 @@ class FlowRole(iam.Role):
         :meth:`~cdk_prefect_ecs.FlowStorage.grant_flow_access`.
     """
 
+    @checked_construct
     def __init__(self, scope: Construct, construct_id: str, *, storage: FlowStorage) -> None:
         super().__init__(scope, construct_id, assumed_by=ecs_tasks(scope), description="Prefect flow runs")
         storage.grant_flow_access(self)
@@ -75,6 +78,7 @@ class WorkerRole(iam.Role):
     :class:`~cdk_prefect_ecs.WorkPool`.
     """
 
+    @checked_construct
     def __init__(self, scope: Construct, construct_id: str) -> None:
         super().__init__(scope, construct_id, assumed_by=ecs_tasks(scope), description="Prefect ECS worker")
 

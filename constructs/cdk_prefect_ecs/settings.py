@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
-from cdk_prefect_ecs.capacity import CapacityKind, FlowCapacity, check_gpus
+from cdk_prefect_ecs.arguments import checked
+from cdk_prefect_ecs.capacity import CPU_ARCHITECTURES, CapacityKind, FlowCapacity, check_gpus
 from cdk_prefect_ecs.fargate import check_ephemeral_storage, check_fargate_size
 from cdk_prefect_ecs.instance_types import check_instance_size
 from cdk_prefect_ecs.names import check_work_pool_name
-from cdk_prefect_ecs.queues import WorkQueue, check_queues
+from cdk_prefect_ecs.queues import WorkQueue, check_concurrency_limit, check_queues
 
-CPU_ARCHITECTURES: Final = ("X86_64", "ARM64")
 #: How long a run may be without a task: a worker's retries of registering and starting one take well under a minute.
 DEFAULT_PATIENCE_SECONDS: Final = 90
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -22,6 +23,29 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNOR
 _PARAMETER_NAME: Final = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 #: A task has 50 at most; prefect-aws sets up to ten. Source: Tagging, Amazon ECS Developer Guide.
 _MAX_TAGS: Final = 40
+# What ECS takes in keys and values of tags. Source: Tag, Amazon ECS API Reference.
+_TAG: Final = re.compile(r"[\w +\-=.:/@]*")
+#: Tasks of one service. Source: Amazon ECS service quotas.
+_MAX_WORKERS: Final = 5000
+#: What RunTask overrides of a task definition has at most 8192 characters of JSON; a quarter of them is for what
+#: Prefect adds. Source: TaskOverride, Amazon ECS API Reference.
+_MAX_OVERRIDES: Final = 6000
+# Printable ASCII without the equals sign: what a process can be started with everywhere.
+_VARIABLE: Final = re.compile(r"[!-<>-~]+")
+# References as the registries know them. Source: "reference.go" of the CNCF Distribution project.
+_PATH_PART: Final = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_TAG_NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST: Final = r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-f]{32,}"
+_IMAGE: Final = re.compile(
+    rf"(?:(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?{_PATH_PART}(?:/{_PATH_PART})*(?::{_TAG_NAME})?(?:@{_DIGEST})?"
+)
+_TAG_OR_DIGEST: Final = re.compile(rf"{_TAG_NAME}|{_DIGEST}")
+#: Source: PutParameter, AWS Systems Manager API Reference.
+_MAX_PARAMETER_NAME: Final = 1011
+#: Longest time that SQS hides a message. Source: Amazon SQS message quotas.
+_MAX_VISIBILITY_SECONDS: Final = 12 * 3600
+#: What S3 and ECR count days with.
+_MAX_DAYS: Final = 2**31 - 1
 _CREDENTIALS: Final = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
 # Source: CreateRole and CreatePolicy, AWS Identity and Access Management API Reference.
 _ROLE_PATH: Final = re.compile(r"/([\x21-\x2e\x30-\x7e]+/)*")
@@ -31,6 +55,7 @@ _POLICY_ARN: Final = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/([\w+=
 _KEY_ARN: Final = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):(\d{12}):key/[\w-]+", re.ASCII)
 
 
+@checked
 def check_work_pool_settings(
     work_pool_name: str,
     cpu: int,
@@ -71,11 +96,12 @@ def check_work_pool_settings(
     check_queues(queues)
     _check_secret_names(secret_names, environment)
     _check_tags(tags)
-    if concurrency_limit is not None and concurrency_limit < 0:
-        raise ValueError(f"concurrency_limit must be 0 or more; got {concurrency_limit}. Leave it out for no limit")
+    check_concurrency_limit("concurrency_limit", concurrency_limit)
     _check_environment(environment)
+    _check_overrides(environment)
 
 
+@checked
 def check_worker_settings(
     cpu: int,
     memory_mib: int,
@@ -92,15 +118,17 @@ def check_worker_settings(
     """
     check_fargate_size(cpu, memory_mib)
     check_cpu_architecture(cpu_architecture)
-    if desired_count < 0:
-        raise ValueError(f"the number of workers must be 0 or more; got {desired_count}")
-    if max_count is not None and (max_count < desired_count or desired_count < 1):
+    if not 0 <= desired_count <= _MAX_WORKERS:
+        raise ValueError(f"the number of workers must be 0 to {_MAX_WORKERS}; got {desired_count}")
+    if max_count is not None and not 1 <= desired_count <= max_count <= _MAX_WORKERS:
         raise ValueError(
-            f"workers scale from desired_count, at least 1, up to max_count; got {desired_count} and {max_count}"
+            f"workers scale from desired_count, at least 1, up to max_count, at most {_MAX_WORKERS}; "
+            f"got {desired_count} and {max_count}"
         )
     check_host_settings(poll_seconds, environment)
 
 
+@checked
 def check_host_settings(poll_seconds: float, environment: Mapping[str, str] | None) -> None:
     """Check what a worker is made with, wherever it runs.
 
@@ -126,6 +154,7 @@ def check_no_service_settings(host: str, service: Mapping[str, tuple[object, obj
         )
 
 
+@checked
 def check_cloud_id(name: str, value: str) -> None:
     """Check an account's or workspace's id in Prefect Cloud.
 
@@ -138,24 +167,38 @@ def check_cloud_id(name: str, value: str) -> None:
         )
 
 
+@checked
 def check_parameter_name(parameter_name: str) -> None:
     """Check the name of an SSM parameter.
 
-    :raises ValueError: Not a name that SSM takes.
+    :raises ValueError: Not a name that SSM takes, or one that it keeps for itself.
     """
-    if not _PARAMETER_NAME.fullmatch(parameter_name):
+    if not _PARAMETER_NAME.fullmatch(parameter_name) or len(parameter_name) > _MAX_PARAMETER_NAME:
         raise ValueError(
             f"{parameter_name!r} is not an SSM parameter name; use letters, digits and . - _ /, "
             "such as /prefect/api-key"
         )
+    if parameter_name.lstrip("/").lower().startswith(("aws", "ssm")):
+        raise ValueError(f"{parameter_name!r} begins with aws or ssm, which SSM keeps for itself; use another name")
 
 
+@checked
 def check_api_url(url: str) -> None:
     """Check the URL of a self-hosted Prefect API.
 
     :raises ValueError: As :meth:`~cdk_prefect_ecs.PrefectApi.self_hosted` documents.
     """
-    parts = urlsplit(url.rstrip("/"))
+    try:
+        parts = urlsplit(url.rstrip("/"))
+        well_formed = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:  # of the standard library, for a host or port that cannot be
+        well_formed = False
+    if not well_formed:
+        # The URL is not shown: what stands in the place of the port may be a password.
+        raise ValueError(
+            "the URL of the Prefect API has a host or port that cannot be, or a space; use one such as "
+            "https://prefect.example.com/api"
+        )
     if parts.username or parts.password:
         raise ValueError(
             "the URL of the Prefect API must not hold a credential, which would end up in the template; "
@@ -217,6 +260,7 @@ def check_key_arn(arn: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+@checked
 def check_cpu_architecture(cpu_architecture: str) -> None:
     """Check the name of an architecture.
 
@@ -232,6 +276,7 @@ def _check_secret_names(names: Collection[str], environment: Mapping[str, str] |
             raise ValueError(f"secrets must not hold {name}: the pool injects the credential of its api by itself")
         if name in (environment or {}):
             raise ValueError(f"{name} is in environment and in secrets, which ECS refuses; leave one of them out")
+        _check_variable_name(name)
 
 
 def _check_tags(tags: Mapping[str, str] | None) -> None:
@@ -246,8 +291,11 @@ def _check_tags(tags: Mapping[str, str] | None) -> None:
                 f"tag {key!r} = {value!r} cannot be: a key has 1 to 128 characters and does not begin with aws:, "
                 "a value has up to 256"
             )
+        if not _TAG.fullmatch(key) or not _TAG.fullmatch(value):
+            raise ValueError(f"tag {key!r} = {value!r} cannot be: use letters, digits, spaces and + - = . _ : / @")
 
 
+@checked
 def check_image_reference(reference: str) -> None:
     """Check that a reference pins an image.
 
@@ -255,48 +303,95 @@ def check_image_reference(reference: str) -> None:
     """
     name, _, digest = reference.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
-    if not reference or (not tag and not digest) or (tag == "latest" and not digest):
+    if reference and not _IMAGE.fullmatch(reference):
+        raise ValueError(f"{reference!r} is not a reference of an image; use one such as ghcr.io/acme/flows:1.4.2")
+    if (not tag and not digest) or (tag == "latest" and not digest):
         raise ValueError(
             f"image {reference!r} is not pinned; add a tag other than latest, or a digest, "
             "such as ghcr.io/acme/flows:1.4.2"
         )
 
 
+@checked
+def check_tag_or_digest(tag_or_digest: str) -> None:
+    """Check what pins an image in its repository.
+
+    :raises ValueError: As :meth:`~cdk_prefect_ecs.FlowImage.from_ecr_repository` documents.
+    """
+    if tag_or_digest in ("", "latest"):
+        raise ValueError(f"tag_or_digest must pin an image; got {tag_or_digest!r}")
+    if not _TAG_OR_DIGEST.fullmatch(tag_or_digest):
+        raise ValueError(
+            f"tag_or_digest must be a tag such as 1.4.2 or a digest such as sha256:0123…; got {tag_or_digest!r}"
+        )
+
+
+@checked
 def check_writable_paths(paths: Sequence[str]) -> None:
     """Check the paths that an image writes to.
 
-    :raises ValueError: None at all, a path that is not absolute or is the root, or one inside another.
+    :raises ValueError: None at all, one inside another; else as :func:`check_container_path`.
     """
-    if isinstance(paths, str) or not paths:
-        raise ValueError(f"writable_paths must name at least one path, such as ['/tmp']; got {paths!r}")
+    if not paths:
+        raise ValueError("writable_paths must name at least one path, such as ['/tmp']; got none")
     for path in paths:
-        if not re.fullmatch(r"(/[^/:]+)+", path) or ".." in path.split("/"):
-            raise ValueError(f"writable path {path!r} must be an absolute path below /, such as /tmp")
+        check_container_path("writable path", path)
     for path in paths:
         around = [other for other in paths if PurePosixPath(path).is_relative_to(other)]
         if len(around) > 1:
             raise ValueError(f"writable paths {' and '.join(sorted(around))} overlap; leave out the inner one")
 
 
+@checked
+def check_container_path(what: str, path: str) -> None:
+    """Check a path inside a container.
+
+    :param what: What is there, for the message.
+    :raises ValueError: Not absolute, the root, with a colon, or with what cannot be printed.
+    """
+    if not re.fullmatch(r"(/[^/:]+)+", path) or {".", ".."} & {*path.split("/")} or not path.isprintable():
+        raise ValueError(f"{what} must be an absolute path below /, without : and .., such as /data; got {path!r}")
+
+
 def _check_environment(environment: Mapping[str, str] | None) -> None:
-    for name, value in (environment or {}).items():
+    for name in environment or {}:
         if name in _CREDENTIALS:
             raise ValueError(
                 f"environment must not hold {name}: it would be readable in the template and in Prefect's API; "
                 "pass it as the api's ssm_secure_string or secrets_manager secret"
             )
-        if not isinstance(value, str):
-            raise ValueError(f"environment variable {name} must be a string; got {value!r}")
+        _check_variable_name(name)
 
 
-def check_lazarus_settings(spot_attempts: int, max_reschedules: int, patience_seconds: float) -> None:
+def _check_variable_name(name: str) -> None:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be the name of an environment variable; use letters, digits and _, such as LOG_LEVEL"
+        )
+
+
+def _check_overrides(environment: Mapping[str, str] | None) -> None:
+    size = len(json.dumps([{"name": name, "value": value} for name, value in (environment or {}).items()]))
+    if size > _MAX_OVERRIDES:
+        raise ValueError(
+            f"environment takes {size} characters; a run is started with it, and ECS allows 8192 for that, of which "
+            f"Prefect needs some: keep it below {_MAX_OVERRIDES}, and put the rest into the image or the bucket"
+        )
+
+
+@checked
+def check_lazarus_settings(
+    spot_attempts: int, max_reschedules: int, patience_seconds: float, reserved_concurrency: int | None = None
+) -> None:
     """Check what Lazarus is made with.
 
     :raises ValueError: As :class:`~cdk_prefect_ecs.Lazarus` documents.
     """
-    for name, value in (("spot_attempts", spot_attempts), ("max_reschedules", max_reschedules)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{name} must be a whole number; got {value!r}")
+    if reserved_concurrency is not None and reserved_concurrency < 1:
+        raise ValueError(
+            f"reserved_concurrency must be 1 or more, as with 0 Lambda would never run Lazarus; got "
+            f"{reserved_concurrency}. For none reserved use None"
+        )
     if spot_attempts < 1:
         raise ValueError(
             f"spot_attempts must be 1 or more; got {spot_attempts}. For no Spot at all use SpotPolicy.ON_DEMAND"
@@ -310,6 +405,7 @@ def check_lazarus_settings(spot_attempts: int, max_reschedules: int, patience_se
         )
 
 
+@checked
 def check_dask_settings(
     scheduler_size: tuple[int, int], worker_size: tuple[int, int], cpu_architecture: str, idle_seconds: float
 ) -> None:
@@ -327,4 +423,36 @@ def check_dask_settings(
         raise ValueError(
             "idle_timeout must be at least 60 seconds, or a scheduler would end while its workers are starting; "
             f"got {idle_seconds:g} seconds"
+        )
+
+
+@checked
+def check_task_events_settings(visibility_seconds: float | None, oldest_seconds: float | None) -> None:
+    """Check what the queue of task events is made with; None for a time that is known only at deploy.
+
+    :raises ValueError: As :class:`~cdk_prefect_ecs.TaskEvents` documents.
+    """
+    if visibility_seconds is not None and (
+        not 60 <= visibility_seconds <= _MAX_VISIBILITY_SECONDS or visibility_seconds % 1
+    ):
+        raise ValueError(
+            "visibility_timeout must be whole seconds, at least a minute, which is the time-out of the function that "
+            f"reads the queue, and at most 12 hours; got {visibility_seconds:g} seconds"
+        )
+    if oldest_seconds is not None and (oldest_seconds <= (visibility_seconds or 0) or oldest_seconds % 1):
+        raise ValueError(
+            "oldest_message_alarm must be whole seconds and longer than visibility_timeout, or one failed reading "
+            f"would raise it; got {oldest_seconds:g} seconds"
+        )
+
+
+@checked
+def check_days(name: str, days: float) -> None:
+    """Check a time that S3 or ECR counts in days.
+
+    :raises ValueError: Not whole days, fewer than one, or more than they count to.
+    """
+    if not 1 <= days <= _MAX_DAYS or days % 1:
+        raise ValueError(
+            f"{name} must be a whole number of days, 1 to {_MAX_DAYS}, as AWS counts in days; got {days:g} days"
         )

@@ -10,7 +10,11 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from cdk_prefect_ecs.arguments import checked
+from cdk_prefect_ecs.durations import check_whole_days
 from cdk_prefect_ecs.encryption import grant_key_use
+from cdk_prefect_ecs.place import checked_construct
+from cdk_prefect_ecs.removal import check_removal_policy
 
 CODE_PREFIX: Final = "code/"
 RESULTS_PREFIX: Final = "results/"
@@ -35,8 +39,8 @@ class FlowStorage(Construct):
     :param removal_policy: What becomes of the bucket when it leaves the stack. Default: it is retained.
     :param auto_delete_objects: With ``removal_policy`` DESTROY, empty the bucket so that it can be deleted. Both keys
         are needed to lose data. Default: False.
-    :raises ValueError: ``auto_delete_objects`` without DESTROY; an expiration that is not whole days; one of access
-        logs without access logs.
+    :raises ValueError: ``auto_delete_objects`` without DESTROY; a policy SNAPSHOT; an expiration of anything but whole
+        days; one of access logs without access logs.
     """
 
     bucket: s3.Bucket
@@ -46,6 +50,7 @@ class FlowStorage(Construct):
     encryption_key: kms.IKey | None
     """Key of the objects; None for SSE-S3."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -59,19 +64,17 @@ class FlowStorage(Construct):
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
         auto_delete_objects: bool = False,
     ) -> None:
-        if auto_delete_objects and removal_policy != cdk.RemovalPolicy.DESTROY:
-            raise ValueError(
-                f"auto_delete_objects needs removal_policy DESTROY; got {removal_policy.name}: "
-                "set both to lose the data with the stack, or neither to keep it"
-            )
+        check_removal_policy(
+            removal_policy, auto_delete=auto_delete_objects, auto_delete_name="auto_delete_objects", what="objects"
+        )
         result_expiration = result_expiration or cdk.Duration.days(30)
         noncurrent_version_expiration = noncurrent_version_expiration or cdk.Duration.days(7)
-        _check_days("result_expiration", result_expiration)
-        _check_days("noncurrent_version_expiration", noncurrent_version_expiration)
+        check_whole_days("result_expiration", result_expiration)
+        check_whole_days("noncurrent_version_expiration", noncurrent_version_expiration)
         if access_log_expiration is not None and not access_logs:
             raise ValueError("access_log_expiration is for access logs, which are off; set access_logs=True too")
         access_log_expiration = access_log_expiration or cdk.Duration.days(365)
-        _check_days("access_log_expiration", access_log_expiration)
+        check_whole_days("access_log_expiration", access_log_expiration)
         super().__init__(scope, construct_id)
 
         self.encryption_key = encryption_key
@@ -124,6 +127,7 @@ class FlowStorage(Construct):
         """Name of the bucket."""
         return self.bucket.bucket_name
 
+    @checked
     def grant_flow_access(self, grantee: iam.IGrantable) -> iam.Grant:
         """Grant what flow runs need: list the bucket, read all of it, write ``results/`` and ``data/``.
 
@@ -169,15 +173,4 @@ class FlowStorage(Construct):
         assert isinstance(bucket, s3.CfnBucket)
         bucket.logging_configuration = s3.CfnBucket.LoggingConfigurationProperty(
             destination_bucket_name=target.bucket_name
-        )
-
-
-def _check_days(name: str, duration: cdk.Duration) -> None:
-    if duration.is_unresolved():
-        return
-    days = duration.to_days(integral=False)
-    if days < 1 or days % 1:
-        raise ValueError(
-            f"{name} must be a whole number of days, at least one, as S3 counts in days; "
-            f"got {duration.to_human_string()}"
         )

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
 
+from cdk_prefect_ecs.arguments import checked, checked_fields
 from cdk_prefect_ecs.job_template import EfsMount
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.settings import check_container_path
 
 
+@checked_fields
 @dataclass(frozen=True)
 class FlowVolume:
     """An EFS access point that flow runs see as a folder: encrypted on its way, and with the flow role's rights.
@@ -49,6 +52,7 @@ class FlowVolume:
         file_system.connections.allow_default_port_from(network, "Prefect flow runs")
 
 
+@checked
 def check_volumes(volumes: Sequence[FlowVolume], writable_paths: Sequence[str] = ()) -> None:
     """Check the volumes of one work pool.
 
@@ -57,8 +61,7 @@ def check_volumes(volumes: Sequence[FlowVolume], writable_paths: Sequence[str] =
     """
     paths = [volume.container_path for volume in volumes]
     for path in paths:
-        if not path.startswith("/") or not path.strip("/"):
-            raise ValueError(f"container_path must be an absolute path below /, such as /data; got {path!r}")
+        check_container_path("container_path", path.removesuffix("/"))
     if len({path.rstrip("/") for path in paths}) < len(paths):
         raise ValueError(f"each volume has a container_path of its own; got {', '.join(paths)}")
     if taken := sorted({path.rstrip("/") for path in paths} & set(writable_paths)):

@@ -15,6 +15,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.arguments import checked
 from cdk_prefect_ecs.capacity import (
     CapacityKind,
     FlowCapacity,
@@ -33,6 +34,7 @@ from cdk_prefect_ecs.job_template import RELINQUISH, SIGTERM_BEHAVIOR, JobTempla
 from cdk_prefect_ecs.names import block_name, task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, is_inside, start_calls, warn_of_api
 from cdk_prefect_ecs.network_reach import flow_secret_calls, secret_calls
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.required_policy import grantees
 from cdk_prefect_ecs.roles import grant_run_flows, granted_actions
@@ -109,6 +111,7 @@ class WorkPool(Construct):
     resource: cdk.CustomResource
     """The custom resource: depend on it for everything that needs the pool to exist."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -268,6 +271,7 @@ class WorkPool(Construct):
             add_service_endpoints(network, sync.function, secret_calls(api.secret_service))
             self.resource.node.add_dependency(network.connectivity)
 
+    @checked
     def grant_run(self, worker_role: iam.IGrantable) -> None:
         """Grant a worker's role what it takes to run this pool's flow runs; see
         :func:`~cdk_prefect_ecs.roles.grant_run_flows`."""
@@ -309,6 +313,7 @@ class WorkPoolSync(Construct):
     work_pool_names: list[str]
     """The pools that it looks after."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,

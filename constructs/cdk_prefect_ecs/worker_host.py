@@ -17,10 +17,12 @@ from aws_cdk import aws_s3_assets as s3_assets
 from constructs import Construct
 
 from cdk_prefect_ecs.api import PrefectApi
+from cdk_prefect_ecs.durations import seconds_of
 from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.network_reach import check_host_reach
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import grantees, records
 from cdk_prefect_ecs.settings import check_host_settings
 from cdk_prefect_ecs.work_pool import WorkPool
@@ -31,8 +33,8 @@ DEFAULT_INSTANCE_TYPE: Final = "t4g.micro"
 # Public parameters that name the newest image of Amazon Linux 2023. Source: "Launching AL2023 using the SSM parameter",
 # Amazon Linux 2023 User Guide.
 _IMAGE_PARAMETERS: Final = {
-    ec2.InstanceArchitecture.ARM_64: "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64",
-    ec2.InstanceArchitecture.X86_64: "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
+    "ARM64": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64",
+    "X86_64": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
 }
 #: The disk of the images is 8 GiB; the system, the worker and a GiB of swap take 4 of them.
 _DISK_GIB: Final = 8
@@ -84,8 +86,8 @@ class WorkerHost(Construct):
         updates, but for the kernel. Default: the newest one whenever a host starts.
     :param poll_interval: How often the worker asks for runs that are due. Default: 5 seconds.
     :param environment: More environment variables of the worker; no secrets. Default: none.
-    :raises ValueError: ``poll_interval`` below a second, a credential in ``environment``, not an instance type, a
-        network in mode ``endpoints``.
+    :raises ValueError: ``poll_interval`` below a second, a credential in ``environment``, no instance type that runs
+        Linux, a network in mode ``endpoints``.
     """
 
     role: iam.IRole
@@ -99,6 +101,7 @@ class WorkerHost(Construct):
     security_group: ec2.SecurityGroup
     """The host's security group: no ingress."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -115,16 +118,14 @@ class WorkerHost(Construct):
         environment: Mapping[str, str] | None = None,
     ) -> None:
         poll_interval = poll_interval or cdk.Duration.seconds(DEFAULT_POLL_SECONDS)
-        check_host_settings(poll_interval.to_seconds(integral=False), environment)
+        check_host_settings(seconds_of("poll_interval", poll_interval), environment)
         check_host_reach(network.mode)
         instance_type = instance_type or ec2.InstanceType(DEFAULT_INSTANCE_TYPE)
-        check_host_type(instance_type.to_string())
+        architecture = check_host_type(instance_type.to_string())
         super().__init__(scope, construct_id)
 
         stack = cdk.Stack.of(self)
-        image = machine_image or ec2.MachineImage.resolve_ssm_parameter_at_launch(
-            _IMAGE_PARAMETERS[instance_type.architecture]
-        )
+        image = machine_image or ec2.MachineImage.resolve_ssm_parameter_at_launch(_IMAGE_PARAMETERS[architecture])
         # The host calls the group by its name, which CloudFormation cannot tell it: the group is made from the host's
         # template. The address keeps two hosts of one pool apart.
         self.group_name = task_definition_family(

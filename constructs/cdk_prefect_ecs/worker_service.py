@@ -16,9 +16,11 @@ from constructs import Construct
 from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.capacity import FARGATE
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.durations import seconds_of
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_calls
 from cdk_prefect_ecs.network_reach import worker_calls
+from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import grantees, records
 from cdk_prefect_ecs.roles import as_it_is
 from cdk_prefect_ecs.settings import check_worker_settings
@@ -79,6 +81,7 @@ class WorkerService(Construct):
     security_group: ec2.SecurityGroup
     """The worker's security group: no ingress."""
 
+    @checked_construct
     def __init__(
         self,
         scope: Construct,
@@ -107,7 +110,7 @@ class WorkerService(Construct):
             memory_mib,
             cpu_architecture,
             desired_count,
-            poll_interval.to_seconds(integral=False),
+            seconds_of("poll_interval", poll_interval),
             environment,
             max_count=max_count,
         )

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "constructs" / "cdk_prefect_ecs"
 OURS = ("app.py", "conftest.py", "bench", "constructs", "docker", "embedded", "flows", "stacks", "tests", "tools")
 CDK = {"aws_cdk", "constructs", "jsii", "cdk_nag"}
 PURE = [
-    *("capacity", "fargate", "instance_types", "names", "queues", "settings", "job_template"),
+    *("arguments", "capacity", "fargate", "instance_types", "names", "queues", "settings", "job_template"),
     *("network_modes", "network_prices", "network_reach"),
 ]
 

@@ -305,7 +305,7 @@ def test_refuses_machines_that_cannot_be() -> None:
             {"instance_types": types("m7i.large"), "on_demand": False},
             ("'Bad' needs on_demand=True, spot=True or both",),
         ),
-        ({"instance_types": types("m7i.large"), "max_instances": 0}, ("max_instances must be 1 or more",)),
+        ({"instance_types": types("m7i.large"), "max_instances": 0}, ("max_instances must be 1 to 5000",)),
         ({"instance_types": types("m7i.large"), "disk": cdk.Size.gibibytes(8)}, ("at least 30 GiB", "got 8 GiB")),
     ):
         assert_refused(

@@ -228,7 +228,7 @@ def test_access_logs_do_not_depend_on_feature_flags() -> None:
         ),
         (
             {"access_logs": True, "access_log_expiration": cdk.Duration.hours(1)},
-            ("access_log_expiration must be a whole number of days", "1 hour"),
+            ("access_log_expiration must be a whole number of days", "0.0416667 days"),
         ),
     ],
 )

@@ -31,7 +31,6 @@ def test_there_are_no_other_cpu_values() -> None:
     [
         (300, 1024, "cpu 300 is not a Fargate size; use one of 256, 512, 1024, 2048, 4096, 8192, 16384 CPU units"),
         (0, 512, "cpu 0 is not"),
-        ("1024", 2048, "cpu '1024' is not"),
         (256, 4096, "memory_mib 4096 does not go with cpu 256 on Fargate; use 512, 1024, 2048 MiB"),
         (1024, 1024, "memory_mib 1024 does not go with cpu 1024 on Fargate; use 2048 to 8192 in steps of 1024 MiB"),
         (8192, 17408, "use 16384 to 61440 in steps of 4096 MiB"),

@@ -323,12 +323,11 @@ def test_the_official_image_stays_writable() -> None:
     ("paths", "words"),
     [
         ([], "writable_paths must name at least one path"),
-        ("/tmp", "writable_paths must name at least one path"),  # noqa: S108
-        (["tmp"], "writable path 'tmp' must be an absolute path below /"),
-        (["/"], "writable path '/' must be an absolute path below /"),
-        (["/data/"], "writable path '/data/' must be an absolute path below /"),
-        (["/a:b"], "writable path '/a:b' must be an absolute path below /"),
-        (["/a/../b"], "writable path '/a/../b' must be an absolute path below /"),
+        (["tmp"], "writable path must be an absolute path below /, without : and .., such as /data; got 'tmp'"),
+        (["/"], "writable path must be an absolute path below /, without : and .., such as /data; got '/'"),
+        (["/data/"], "writable path must be an absolute path below /, without : and .., such as /data; got '/data/'"),
+        (["/a:b"], "writable path must be an absolute path below /, without : and .., such as /data; got '/a:b'"),
+        (["/a/../b"], "writable path must be an absolute path below /, without : and .., such as /data; got '/a/../b'"),
         (["/a", "/a/b"], "writable paths /a and /a/b overlap"),
         (["/a", "/a"], "writable paths /a and /a overlap"),
     ],

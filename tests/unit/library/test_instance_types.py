@@ -47,7 +47,7 @@ def test_host_types(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "micro", "t4g", "t4g.", "T4G.micro", "t4g.micro "])
 def test_refuses_host_types(name: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{name!r} is not an instance type; use one such as t4g.micro")):
+    with pytest.raises(ValueError, match=re.escape(f"{name!r} is not an instance type that runs Linux; use one")):
         check_host_type(name)
 
 
@@ -56,8 +56,10 @@ def test_counts_and_disk() -> None:
     check_instance_counts(3, 3, 500)
     for counts, message in (
         ((-1, 3, 50), "min_instances must be 0 or more; got -1"),
-        ((0, 0, 50), "max_instances must be 1 or more, and not below min_instances; got 0"),
+        ((0, 0, 50), "max_instances must be 1 to 5000, and not below min_instances; got 0"),
         ((4, 3, 50), "not below min_instances; got 3"),
+        ((0, 5001, 50), "got 5001"),
+        ((0, 1, 30.5), "disk must be a whole number of GiB from 1 to 65536; got 30.5 GiB"),
         ((0, 1, 29.5), "disk must be at least 30 GiB, as the image is that large; got 29.5 GiB"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -68,9 +70,9 @@ def test_sizes_of_containers() -> None:
     check_instance_size(128, 256)
     check_instance_size(96_000, 380_001)
     for size, message in (
-        ((64, 512), "cpu must be a whole number of 128 or more; got 64"),
-        ((256, 100), "memory_mib must be a whole number of 256 or more; got 100"),
-        ((256.5, 512), "got 256.5"),
+        ((64, 512), "cpu must be a whole number from 128 to 1966080; got 64"),
+        ((256, 100), "memory_mib must be a whole number from 256 to 33554432; got 100"),
+        ((2_000_000, 512), "got 2000000"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_instance_size(*size)  # type: ignore[arg-type]
+            check_instance_size(*size)

@@ -465,7 +465,7 @@ def test_refuses_options_that_contradict() -> None:
         ({"flow_log_encryption_key": key}, ("flow logs, which are off; set flow_log_retention too",)),
         ({"vpc": vpc, "flow_log_retention": logs.RetentionDays.ONE_DAY}, ("leave them out when passing vpc",)),
         ({"mode": "private"}, ("network mode must be one of public, nat, endpoints; got 'private'",)),
-        ({"max_azs": 1}, ("max_azs must be 2 or more", "Spot capacity is per zone", "got 1")),
+        ({"max_azs": 1}, ("max_azs must be 2 to 6", "Spot capacity is per zone", "got 1")),
         ({"mode": "nat", "nat_gateways": 3}, ("nat_gateways must be at most one per zone, here 2; got 3",)),
     ):
         assert_refused(stack, lambda kwargs=kwargs: FlowNetwork(stack, "Network", **kwargs), *words)  # type: ignore[misc]

@@ -13,10 +13,13 @@ def test_queues_that_can_be() -> None:
     ("queues", "message"),
     [
         ([WorkQueue("", 1)], "must not be empty"),
-        ([WorkQueue(" a", 1)], "nor begin or end with a space; got ' a'"),
-        ([WorkQueue("a/b", 1)], "'a/b' contains /, which Prefect refuses"),
-        ([WorkQueue("a", 0)], "priority of queue a must be a whole number of 1 or more; got 0"),
-        ([WorkQueue("a", 1, -1)], "concurrency_limit of queue a must be 0 or more; got -1. Leave it out for no limit"),
+        ([WorkQueue(" a", 1)], "must not begin or end with a space; got ' a'"),
+        ([WorkQueue("a/b", 1)], "'a/b' contains /; Prefect refuses any of"),
+        ([WorkQueue("a", 0)], "priority of queue a must be 1 to 2147483647; got 0"),
+        (
+            [WorkQueue("a", 1, -1)],
+            "concurrency_limit of queue a must be 0 to 2147483647; got -1. Leave it out",
+        ),
         ([WorkQueue("a", 1), WorkQueue("a", 2)], "each queue of a pool has another name; got a, a"),
         ([WorkQueue("a", 1), WorkQueue("b", 1)], "each queue of a pool has another priority; got 1, 1"),
     ],

@@ -114,12 +114,12 @@ def test_a_token_passes_as_expiration() -> None:
         ({"auto_delete_objects": True}, ("auto_delete_objects needs removal_policy DESTROY", "got RETAIN")),
         (
             {"result_expiration": cdk.Duration.hours(23)},
-            ("result_expiration must be a whole number", "23 hours"),
+            ("result_expiration must be a whole number of days", "got 0.958333 days"),
         ),
-        ({"result_expiration": cdk.Duration.hours(36)}, ("whole number of days, at least one", "got 1 day 12 hours")),
+        ({"result_expiration": cdk.Duration.hours(36)}, ("whole number of days, 1 to 2147483647", "got 1.5 days")),
         (
             {"noncurrent_version_expiration": cdk.Duration.minutes(1)},
-            ("noncurrent_version_expiration must be a whole number of days", "1 minute"),
+            ("noncurrent_version_expiration must be a whole number of days", "got 0.000694444 days"),
         ),
     ],
 )

@@ -243,10 +243,10 @@ def test_refuses() -> None:
         ({"cpu": 100}, ("cpu 100", "256, 512")),
         ({"memory_mib": 512}, ("memory_mib 512", "cpu 512", "1024 to 4096")),
         ({"cpu_architecture": "x86"}, ("'x86'", "X86_64 or ARM64")),
-        ({"desired_count": -1}, ("0 or more; got -1",)),
+        ({"desired_count": -1}, ("number of workers must be 0 to 5000; got -1",)),
         ({"poll_interval": cdk.Duration.millis(500)}, ("poll_interval must be at least one second; got 0.5 seconds",)),
         ({"environment": {"PREFECT_API_KEY": "pnu_1"}}, ("environment must not hold PREFECT_API_KEY",)),
-        ({"environment": {"A": None}}, ("environment variable A must be a string; got None",)),
+        ({"environment": {"A": None}}, ("WorkerService: environment['A'] must be a string; got None",)),
     ):
         assert_refused(parts.stack, lambda kwargs=kwargs: parts.worker(pool, **kwargs), *words)  # type: ignore[misc]
 

@@ -11,6 +11,7 @@ from embedded.emulator.cloudformation import (
     lambda_type,
     network_types,
     other_types,
+    role_type,
     secret_type,
 )
 from embedded.emulator.services import ServiceScheduler
@@ -20,6 +21,7 @@ def install(scheduler: ServiceScheduler) -> None:
     ecs_types.install(scheduler)
     network_types.install()
     bucket_type.install()
+    role_type.install()
     secret_type.install()
     lambda_type.install()
     other_types.install()

@@ -252,6 +252,8 @@ def _service_arguments(node: ast.AST, makers: Mapping[str, str | None]) -> Itera
             return
     if positional:
         yield positional[0]
+    elif any(keyword.arg is None for keyword in node.keywords):
+        yield node  # nobody can tell what it is in there
 
 
 def _refuse_resource(module: Module, node: ast.AST) -> None:

@@ -137,6 +137,7 @@ def test_from_an_entry_only_what_it_may_reach_counts(calls: Calls) -> None:
     ("text", "message"),
     [
         ("boto3.client(config.service).run()", "service that cannot be read: config.service"),
+        ("boto3.client(**settings).run()", "service that cannot be read: boto3.client(**settings)"),
         ("boto3.client('ecs').get_paginator(name)", "cannot be read: boto3.client('ecs').get_paginator(name)"),
         ("boto3.client('ecs').get_waiter('rain')", "no service has it"),
         ("boto3.client('ecs'); boto3.client('sns').tag_resource()", "tag_resource may be of ecs or sns"),

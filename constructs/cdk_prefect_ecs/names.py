@@ -58,21 +58,26 @@ def check_prefect_name(what: str, name: str) -> None:
         raise ValueError(f"{what} must have at most {_MAX_NAME_LENGTH} characters; got {len(name)}")
 
 
-def task_definition_family(*parts: str) -> str:
-    """A valid task definition family (letters, digits, ``-`` and ``_``, at most 255) that differs when the parts do."""
-    raw = "-".join(parts)
-    return _slug(raw, r"[^A-Za-z0-9_-]+", _MAX_FAMILY_LENGTH)
+def task_definition_family(*names: str) -> str:
+    """A valid task definition family: letters, digits, ``-`` and ``_``, at most 255.
+
+    It is the same whenever the names are, and another for other names. A hyphen in the second one could as well be the
+    first one's: stack ``Prod`` with pool ``etl-x``, stack ``Prod-etl`` with pool ``x``. There a hash of the names is
+    added.
+    """
+    return _slug(names, r"[^A-Za-z0-9_-]+", _MAX_FAMILY_LENGTH, ambiguous=any("-" in name for name in names[1:2]))
 
 
 def block_name(work_pool_name: str) -> str:
     """A valid Prefect block document name (lower-case letters, digits, ``-``) for a work pool's results."""
-    return _slug(f"{work_pool_name}-results", r"[^a-z0-9-]+", 100)
+    return _slug((f"{work_pool_name}-results",), r"[^a-z0-9-]+", 100)
 
 
-def _slug(raw: str, unwanted: str, maximum: int) -> str:
+def _slug(names: tuple[str, ...], unwanted: str, maximum: int, *, ambiguous: bool = False) -> str:
+    raw = "-".join(names)
     slug = re.sub(unwanted, "-", raw).strip("-")
-    if slug == raw and len(slug) <= maximum:
+    if slug == raw and len(slug) <= maximum and not ambiguous:
         return slug
     # Something was replaced or cut: a hash keeps "etl a" and "etl_a" apart.
-    digest = hashlib.sha256(raw.encode()).hexdigest()[:_HASH_LENGTH]
+    digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:_HASH_LENGTH]
     return f"{slug[: maximum - _HASH_LENGTH - 1].rstrip('-')}-{digest}".lstrip("-")

@@ -33,10 +33,20 @@ _ON_CLUSTERS = (
     "UpdateCluster",
     "UpdateClusterSettings",
     "PutClusterCapacityProviders",
+    "RegisterContainerInstance",
+    "DeregisterContainerInstance",
+    "ListContainerInstances",
 )
 _ON_TAGGED = ("TagResource", "UntagResource", "ListTagsForResource")
 # These take the cluster as a condition key only.
-_WITH_CLUSTER_KEY = (*_ON_TASK_DEFINITION, *_ON_TASKS, *_ON_SERVICES, "ListTasks", "ListServices")
+_WITH_CLUSTER_KEY = (
+    *_ON_TASK_DEFINITION,
+    *_ON_TASKS,
+    *_ON_SERVICES,
+    "ListTasks",
+    "ListServices",
+    "DescribeContainerInstances",
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,9 @@ def required(
     elif operation in _ON_SERVICES:
         names = data.get("services") or [data.get("service") or data.get("serviceName", "*")]
         resources = [arn(_prefixed(f"service/{cluster_name}", name)) for name in names]
+    elif operation == "DescribeContainerInstances":
+        names = data.get("containerInstances") or ["*"]
+        resources = [arn(_prefixed(f"container-instance/{cluster_name}", name)) for name in names]
     elif operation in _ON_CLUSTERS:
         names = data.get("clusters") or [data.get("cluster") or data.get("clusterName") or "default"]
         resources = [arn(_prefixed("cluster", name)) for name in names]

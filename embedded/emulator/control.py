@@ -1,9 +1,11 @@
-"""``/_embedded/…``: what a developer may do to this AWS and no customer of AWS can: take machines and capacity away."""
+"""``/_embedded/…``: what a developer may do to this AWS and no customer of AWS can: take machines away, be anybody."""
 
+import dataclasses
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from embedded.emulator import credentials
 from embedded.emulator.engine import Engine
 from embedded.emulator.inner import Json
 from embedded.emulator.tasks import TaskRun
@@ -60,6 +62,8 @@ class Control:
                     data["provider"], available=data["available"], fail_after_start=data["fail_after_start"]
                 )
                 return {}
+            case "POST", "session":
+                return dataclasses.asdict(credentials.assume(data["role"], data["name"]))
         raise ControlError(f"there is no {method} {PREFIX}{name}")
 
     def _interrupt(self, data: Json) -> Json:

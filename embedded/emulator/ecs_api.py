@@ -1,21 +1,28 @@
-"""The ECS endpoint: authorise, then our own engine for tasks and services, and MiniStack for everything else."""
+"""The ECS endpoint: authorise, then our own for tasks, services and machines, and MiniStack for everything else."""
 
 from collections.abc import Callable
 from typing import Any
 
-from embedded.emulator import authorization, mends
+from embedded.emulator import authorization, container_instances, mends
 from embedded.emulator.engine import Engine
 from embedded.emulator.inner import Json, Response, app, concurrency, ecs
+from embedded.emulator.references import answered
 from embedded.emulator.services import ServiceScheduler
 
 
 def install(engine: Engine, scheduler: ServiceScheduler) -> None:
+    container_instances.install()
+    instances = engine.container_instances
     own: dict[str, Callable[[Json], Response]] = {
         "RegisterTaskDefinition": mends.register_task_definition,
         "RunTask": engine.run_task,
         "StopTask": engine.stop_task,
         "CreateService": scheduler.create,
         "DeleteService": scheduler.delete,
+        "RegisterContainerInstance": answered(instances.register),
+        "DeregisterContainerInstance": answered(instances.deregister),
+        "ListContainerInstances": answered(instances.arns),
+        "DescribeContainerInstances": answered(instances.describe),
     }
 
     async def handle(method: str, path: str, headers: Json, body: bytes, query: Json) -> Any:

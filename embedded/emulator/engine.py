@@ -8,29 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedded.emulator import capacity, interfaces, machines, placement, tasks
+from embedded.emulator.container_instances import ContainerInstances
 from embedded.emulator.events import EventStream
 from embedded.emulator.inner import Json, Response, account_and_region, arn_of, ecs, refuse, reply, responses
+from embedded.emulator.references import RefusedError, cluster_name, resolve_cluster, resolve_definition
 from embedded.emulator.runtime import Runtime
 from embedded.emulator.tasks import StopRequest, TaskRun
 
 MAX_GRACE_SECONDS = 120.0
+_UNKNOWN_MODES = {"EXTERNAL": "awsvpc", "MANAGED_INSTANCES": "bridge"}
 _BOTH = "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again."
-
-
-class RefusedError(Exception):
-    """ECS would answer this request with an error."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def response(self) -> Response:
-        return refuse(self.code, str(self))
 
 
 class Engine:
     def __init__(self, directory: Path, endpoint: str, runtime: Runtime) -> None:
         self.capacity = capacity.CapacityBoard()
+        self.container_instances = ContainerInstances()
         self._runs: dict[str, TaskRun] = {}
         self._lock = threading.Lock()
         self._listeners: list[Callable[[TaskRun], None]] = []
@@ -66,6 +59,7 @@ class Engine:
                 raise RefusedError("ClientException", "TaskDefinition is inactive")
             launch_type, strategy = launch_choice(data, cluster)
             check_launch(data, definition, launch_type, strategy)
+            machine = self.container_instances.for_launch(launch_type, cluster)
             count = int(data.get("count") or 1)
             if not 1 <= count <= 10:
                 raise RefusedError("InvalidParameterException", f"count is {count}; it must be between 1 and 10.")
@@ -80,7 +74,9 @@ class Engine:
             if shortage == "refuse":
                 failures.append({"arn": cluster["clusterArn"], "reason": capacity.REASON})
             else:
-                run = self.register(cluster, definition, data, launch_type=launch_type, provider=provider)
+                run = self.register(
+                    cluster, definition, data, launch_type=launch_type, provider=provider, machine=machine
+                )
                 started.append(ecs._sanitize(run.record))  # still PROVISIONING, as AWS answers
                 run.start()
         return reply({"tasks": started, "failures": failures})
@@ -94,6 +90,7 @@ class Engine:
         launch_type: str | None,
         provider: str | None,
         deployment: str | None = None,
+        machine: str | None = None,
     ) -> TaskRun:
         """A new task of this emulator, not started yet."""
         if provider:
@@ -101,6 +98,8 @@ class Engine:
         arn = arn_of("ecs", f"task/{cluster['clusterName']}/{uuid.uuid4().hex}")
         record = new_record(arn, cluster, definition, request)
         record.update(launchType=launch_type or "EC2", capacityProviderName=provider, _deployment_id=deployment)
+        if machine:
+            record["containerInstanceArn"] = machine
         if record["launchType"] == "FARGATE":
             record.update(platformVersion="1.4.0", platformFamily="Linux")
         record["_capacity_failure"] = tasks.failure_of(self.capacity.shortage(provider or record["launchType"]))
@@ -158,28 +157,6 @@ class Engine:
         shutil.rmtree(self._world.directory, ignore_errors=True)
 
 
-def cluster_name(arn: str) -> str:
-    return arn.rsplit("/", 1)[-1]
-
-
-def resolve_cluster(reference: str | None) -> Json:
-    """The ACTIVE cluster, or AWS's refusal (MiniStack would make it on the spot)."""
-    name = ecs._resolve_cluster_name(reference or "default")
-    cluster = ecs._clusters.get(name) if name else None
-    if cluster is None or cluster["status"] != "ACTIVE":
-        raise RefusedError("ClusterNotFoundException", "Cluster not found.")
-    found: Json = cluster
-    return found
-
-
-def resolve_definition(reference: str) -> Json:
-    definition = ecs._task_defs.get(ecs._resolve_td_key(reference) or "")
-    if definition is None:
-        raise RefusedError("ClientException", f"Unable to find task definition: {reference}")
-    found: Json = definition
-    return found
-
-
 def launch_choice(data: Json, cluster: Json) -> tuple[str | None, tuple[placement.Share, ...]]:
     """Launch type or strategy: the request's, else the cluster's default strategy, else EC2."""
     items = data.get("capacityProviderStrategy") or []
@@ -197,21 +174,36 @@ def launch_choice(data: Json, cluster: Json) -> tuple[str | None, tuple[placemen
 
 
 def check_launch(data: Json, definition: Json, launch_type: str | None, strategy: tuple[placement.Share, ...]) -> None:
-    awsvpc = (data.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}
-    if definition.get("networkMode") == "awsvpc" and not awsvpc.get("subnets"):
+    kinds = {launch_type} if launch_type else {machines.launch_type(share.provider) for share in strategy}
+    mode = definition.get("networkMode")
+    check_network((data.get("networkConfiguration") or {}).get("awsvpcConfiguration") or {}, mode, kinds)
+    for kind in sorted(kinds & {"FARGATE", "MANAGED_INSTANCES"}):  # EC2 takes whatever can be
+        if kind not in (definition.get("requiresCompatibilities") or []):
+            raise RefusedError("InvalidParameterException", f"Task definition does not support launch_type {kind}.")
+    for kind in sorted(kinds & set(_UNKNOWN_MODES)):
+        if mode == _UNKNOWN_MODES[kind]:
+            raise RefusedError(
+                "ClientException", f"The {mode} network mode is not supported for the {kind} launch type."
+            )
+    needs_gpu = any(c.get("resourceRequirements") for c in definition["containerDefinitions"])
+    if "FARGATE" in kinds and needs_gpu:
+        raise RefusedError("ClientException", "Tasks using the Fargate launch type do not support GPU resources.")
+
+
+def check_network(awsvpc: Json, mode: str | None, kinds: set[str]) -> None:
+    if mode != "awsvpc" and awsvpc:
+        raise RefusedError(
+            "InvalidParameterException",
+            "Network Configuration is not valid for the given networkMode of this task definition.",
+        )
+    if mode == "awsvpc" and not awsvpc.get("subnets"):
         raise RefusedError(
             "InvalidParameterException",
             "Network Configuration must be provided when networkMode 'awsvpc' is specified.",
         )
-    kinds = {launch_type} if launch_type else {machines.launch_type(share.provider) for share in strategy}
-    for kind in sorted(kinds & {"FARGATE", "MANAGED_INSTANCES"}):  # EC2 takes whatever can be
-        if kind not in (definition.get("requiresCompatibilities") or []):
-            raise RefusedError("InvalidParameterException", f"Task definition does not support launch_type {kind}.")
-    if "EXTERNAL" in kinds and definition.get("networkMode") == "awsvpc":
-        raise RefusedError("ClientException", "The awsvpc network mode is not supported for the EXTERNAL launch type.")
-    needs_gpu = any(c.get("resourceRequirements") for c in definition["containerDefinitions"])
-    if "FARGATE" in kinds and needs_gpu:
-        raise RefusedError("ClientException", "Tasks using the Fargate launch type do not support GPU resources.")
+    # On an instance a task's own interface never gets one.
+    if kinds != {"FARGATE"} and awsvpc.get("assignPublicIp") == "ENABLED":
+        raise RefusedError("InvalidParameterException", "Assign public IP is not supported for this launch type.")
 
 
 def check_overrides(data: Json, definition: Json) -> None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from embedded.emulator import capacity, placement
 from embedded.emulator.backoff import Backoff
-from embedded.emulator.engine import Engine, RefusedError, launch_choice, resolve_cluster, resolve_definition
+from embedded.emulator.engine import Engine, launch_choice
 from embedded.emulator.inner import Json, Response, ecs, responses
+from embedded.emulator.references import RefusedError, resolve_cluster, resolve_definition
 from embedded.emulator.tasks import StopRequest, TaskRun
 
 logger = logging.getLogger("embedded.services")

@@ -1,15 +1,18 @@
-"""Several work pools on one layer, on every kind of machine, deployed; runs in two of them, with a fallback in one."""
+"""Several work pools on one layer, on every kind of machine, deployed: runs in all of them, with a fallback in two."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from botocore.exceptions import ClientError
+from prefect.client.schemas.objects import WorkerStatus
 
 from embedded import run_cdk
 from embedded.aws import Task
@@ -21,7 +24,17 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 STACK = "Capacity"
 POOLS = ("many", "many-gpu", "many-arm", "many-managed", "many-own")
+#: Whose instances Spot takes away.
+FALLEN = ("many-gpu", "many-managed")
 LONG = 120.0
+FOUND_NO_MACHINE = (
+    "Lazarus: (failure) it crashed (Failed to submit flow run to infrastructure: InvalidParameterException: "
+    "An error occurred (InvalidParameterException) when calling the RunTask operation: "
+    "No Container Instances were found in your cluster.); rescheduled in 10 s, failure 1 of 3"
+)
+FELL_BACK = (
+    "Lazarus: (interruption) Spot took its machine; rescheduled, Spot attempt 1 of 1 lost; switched to on-demand"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,39 @@ class Layer:
 
     def template(self, pool: str) -> dict[str, Any]:
         return self.app.prefect.read_work_pool(pool).base_job_template
+
+    def images(self) -> dict[str, str]:
+        """The image of the instances of each launch template, by their first type."""
+        ec2 = self.app.aws.client("ec2")
+        found = [
+            ec2.describe_launch_template_versions(LaunchTemplateId=template)["LaunchTemplateVersions"][0]
+            for template in self.of_type("AWS::EC2::LaunchTemplate")
+        ]
+        return {item["LaunchTemplateData"]["InstanceType"]: item["LaunchTemplateData"]["ImageId"] for item in found}
+
+    def provider(self, pool: str, purchase: str) -> str:
+        """The capacity provider of a pool's own machines: ``on-demand`` or ``spot``."""
+        return str(json.loads(self.outputs["Providers"])[pool][purchase])
+
+    def wait_for_workers(self) -> None:
+        for pool in POOLS:
+
+            def online(pool: str = pool) -> bool | None:
+                workers = self.app.prefect.read_workers_for_work_pool(pool)
+                return any(worker.status == WorkerStatus.ONLINE for worker in workers) or None
+
+            wait_for(f"a worker of {pool}", online, LONG)
+
+    def register_machine(self) -> str:
+        """A machine of one's own joins the cluster: what its ECS agent does after the registration command."""
+        options = dict(re.findall(r"--(\S+) (\S+)", self.outputs["RegistrationCommand"]))
+        role = self.app.aws.client("iam").get_role(RoleName=self.outputs["RegistrationRole"])["Role"]["Arn"]
+        # Systems Manager, which the role trusts, hands it to the machine.
+        with closing(self.app.aws.client_as(role, "ecs", "mi-0123456789abcdef0")) as agent:
+            registered = agent.register_container_instance(
+                cluster=options["cluster"], attributes=[{"name": "ecs.capability.external"}]
+            )
+        return str(registered["containerInstance"]["containerInstanceArn"])
 
     def start(self, pool: str, queue: str | None = None) -> UUID:
         """Start a run of the gated flow in this pool."""
@@ -71,12 +117,20 @@ class Layer:
         (task,) = [task for task in self.app.attempts(run) if task.last_status == "RUNNING"]
         return task
 
-    def open(self, run: UUID) -> FlowRun:
+    def definition(self, arn: str) -> dict[str, Any]:
+        found = self.app.aws.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"]
+        return dict(found)
+
+    def messages(self, run: UUID, state: str) -> list[str]:
+        """What was said whenever the run entered the state of this name."""
+        states = self.app.prefect.read_flow_run_states(run)
+        return [found.message or "" for found in states if found.name == state]
+
+    def open(self, run: UUID) -> None:
         """Let the run go on to its end."""
         self.app.aws.client("s3").put_object(
             Bucket=self.outputs["Bucket"], Key=f"data/gated/{run}/open", Body=b"", ContentType="text/plain"
         )
-        return self.app.wait_for_final_state(run, LONG)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +154,9 @@ def layer(undeployed: DeployedApp) -> Iterator[Layer]:
     flow = HERE / "flows" / "gated.py"
     app.aws.client("s3").upload_file(str(flow), made.outputs["Bucket"], "code/gated/gated.py")
     yield made
+    ecs, cluster = app.aws.client("ecs"), made.outputs["Cluster"]
+    for machine in ecs.list_container_instances(cluster=cluster)["containerInstanceArns"]:
+        ecs.deregister_container_instance(cluster=cluster, containerInstance=machine)
     app.delete_deployments()
     run_cdk(["destroy", STACK], aws=app.aws, cwd=ROOT, app=out)
 
@@ -123,7 +180,10 @@ def test_every_machine_is_deployed(layer: Layer) -> None:
     scaling = layer.app.aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     mine = [group for group in scaling if group["AutoScalingGroupName"] in groups]
     assert {(group["MinSize"], group["DesiredCapacity"]) for group in mine} == {(0, 0)}  # nothing runs, nothing costs
-    assert len(layer.of_type("AWS::ApplicationAutoScaling::ScalableTarget")) == 1
+    images = layer.images()
+    assert set(images) == {"g5.xlarge", "m7g.large"}
+    assert all(image.startswith("ami-") for image in images.values())
+    assert len(set(images.values())) == 2  # with NVIDIA's drivers, for ARM
 
 
 def test_every_pool_is_in_prefect_with_its_own_capacity(layer: Layer) -> None:
@@ -140,7 +200,7 @@ def test_every_pool_is_in_prefect_with_its_own_capacity(layer: Layer) -> None:
     }
     variables = layer.template("many-gpu")["variables"]["properties"]
     allowed = variables["capacity_provider_strategy"]["items"]["properties"]["capacityProvider"]["enum"]
-    assert allowed == json.loads(layer.outputs["GpuProviders"])
+    assert allowed == [layer.provider("many-gpu", "on-demand"), layer.provider("many-gpu", "spot")]
     queues = layer.app.prefect._client.post("/work_pools/many/queues/filter", json={}).json()
     assert {q["name"]: (q["priority"], q["concurrency_limit"]) for q in queues} == {
         "urgent": (1, 2),
@@ -148,55 +208,161 @@ def test_every_pool_is_in_prefect_with_its_own_capacity(layer: Layer) -> None:
     }
 
 
-def test_a_machine_of_ones_own_may_register(layer: Layer) -> None:
+def test_only_systems_manager_hands_out_the_role_of_a_machine(layer: Layer) -> None:
     role = layer.app.aws.client("iam").get_role(RoleName=layer.outputs["RegistrationRole"])["Role"]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "ssm.amazonaws.com"}
-    assert f"--region us-east-1 --cluster {layer.outputs['Cluster']} " in layer.outputs["RegistrationCommand"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        layer.app.aws.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="nobody")
 
 
-def test_runs_in_two_pools_and_a_fallback_in_the_second(layer: Layer) -> None:
-    for pool in ("many", "many-gpu"):
-        wait_for(
-            f"a worker of {pool}",
-            lambda pool=pool: (
-                any(  # type: ignore[misc]
-                    worker.status == WorkerStatus.ONLINE
-                    for worker in layer.app.prefect.read_workers_for_work_pool(pool)
-                )
-                or None
-            ),
-            LONG,
+def test_workers_of_each_pool_are_as_they_were_told(layer: Layer) -> None:
+    ecs, cluster = layer.app.aws.client("ecs"), layer.outputs["Cluster"]
+    arns = ecs.list_services(cluster=cluster)["serviceArns"]
+    found = {}
+    for service in ecs.describe_services(cluster=cluster, services=arns)["services"]:
+        definition = layer.definition(service["taskDefinition"])
+        (container,) = definition["containerDefinitions"]
+        found[container["command"][container["command"].index("--pool") + 1]] = (
+            service["runningCount"],
+            definition["cpu"],
+            definition["memory"],
+            definition["runtimePlatform"]["cpuArchitecture"],
         )
-    on_demand, spot = json.loads(layer.outputs["GpuProviders"])
-    on_fargate, on_gpu = layer.start("many", "urgent"), layer.start("many-gpu")
+    ordinary = (1, "512", "1024", "X86_64")
+    assert found == {
+        "many": ordinary,
+        "many-gpu": (2, "512", "2048", "X86_64"),
+        "many-arm": (1, "256", "512", "ARM64"),
+        "many-managed": ordinary,
+        "many-own": ordinary,
+    }
+    assert len(layer.of_type("AWS::ApplicationAutoScaling::ScalableTarget")) == 1  # of many-gpu
+    workers = [task for task in layer.app.aws.tasks(cluster) if task.group.startswith("service:")]
+    assert len(workers) == 6
+    assert {tags(layer.app.describe_task(task)).get("Project") for task in workers} == {"prefect"}
 
-    task = layer.wait_for_gate(on_fargate)
-    described = layer.app.describe_task(task)
-    assert (task.capacity_provider, described["launchType"]) == ("FARGATE_SPOT", "FARGATE")
-    assert described["ephemeralStorage"] == {"sizeInGiB": 50}
-    assert {tag["key"]: tag["value"] for tag in described["tags"]}["CostCenter"] == "42"
-    assert b"DB_PASSWORD=s3cret" in Path(f"/proc/{task.pid}/environ").read_bytes().split(b"\0")
 
-    first = layer.wait_for_gate(on_gpu)
-    described = layer.app.describe_task(first)
-    assert (first.capacity_provider, described["launchType"]) == (spot, "EC2")
-    assert {tag["key"]: tag["value"] for tag in described["tags"]}["CostCenter"] == "43"
-    # The instance goes; ECS says no more than that. After one lost Spot attempt it is the pool's on-demand instances.
-    layer.app.aws.interrupt(first.arn, notice=False)
-    second = layer.wait_for_gate(on_gpu, 2)
-    assert second.capacity_provider == on_demand
+@dataclass(frozen=True)
+class Started:
+    """A run in each pool, by the pool's name, and its first task; all wait at their gates."""
 
-    for run in (on_fargate, on_gpu):
-        ended = layer.open(run)
-        assert ended.state_name == "Completed", ended.state
+    runs: dict[str, UUID]
+    tasks: dict[str, Task]
+    described: dict[str, dict[str, Any]]
+    definitions: dict[str, dict[str, Any]]
+    own_machine: str
+
+
+@pytest.fixture(scope="module")
+def started(layer: Layer) -> Started:
+    """All at once. The machine of one's own registers itself when its pool has been refused a task, and the instances
+    on Spot go, of which ECS says no more than that."""
+    layer.wait_for_workers()
+    runs = {pool: layer.start(pool, "urgent" if pool == "many" else None) for pool in ("many-own", *POOLS[:-1])}
+    wait_for("a run to find no machine", lambda: layer.messages(runs["many-own"], "Crashed") or None, LONG)
+    own_machine = layer.register_machine()
+    tasks = {pool: layer.wait_for_gate(runs[pool]) for pool in POOLS[:-1]}
+    described = {pool: layer.app.describe_task(task) for pool, task in tasks.items()}
+    for pool in FALLEN:
+        layer.app.aws.interrupt(tasks[pool].arn, notice=False)
+    tasks["many-own"] = layer.wait_for_gate(runs["many-own"])
+    described["many-own"] = layer.app.describe_task(tasks["many-own"])
+    for pool in FALLEN:
+        layer.wait_for_gate(runs[pool], 2)
+    definitions = {pool: layer.definition(task["taskDefinitionArn"]) for pool, task in described.items()}
+    return Started(runs, tasks, described, definitions, own_machine)
+
+
+def test_each_pool_is_placed_on_its_own_machines(layer: Layer, started: Started) -> None:
+    placed = {pool: (task["launchType"], task.get("capacityProviderName")) for pool, task in started.described.items()}
+    assert placed == {
+        "many": ("FARGATE", "FARGATE_SPOT"),
+        "many-gpu": ("EC2", layer.provider("many-gpu", "spot")),
+        "many-arm": ("EC2", layer.provider("many-arm", "on-demand")),
+        "many-managed": ("MANAGED_INSTANCES", layer.provider("many-managed", "spot")),
+        "many-own": ("EXTERNAL", None),
+    }
+    assert started.described["many-own"]["containerInstanceArn"] == started.own_machine
+    asked = {
+        pool: (
+            definition.get("requiresCompatibilities") or None,
+            definition["networkMode"],
+            definition["runtimePlatform"]["cpuArchitecture"],
+        )
+        for pool, definition in started.definitions.items()
+    }
+    assert asked == {
+        "many": (["FARGATE"], "awsvpc", "X86_64"),
+        "many-gpu": (["EC2"], "bridge", "X86_64"),
+        "many-arm": (["EC2"], "bridge", "ARM64"),
+        "many-managed": (["MANAGED_INSTANCES"], "host", "X86_64"),
+        "many-own": (None, "bridge", "X86_64"),
+    }
+
+
+def test_each_pool_asks_for_its_own_size(started: Started) -> None:
+    of_the_task, of_the_container = ("512", "1024", None, None), (None, None, 512, 1024)
+    assert {pool: size_asked_for(task) for pool, task in started.described.items()} == {
+        "many": of_the_task,
+        "many-gpu": of_the_container,
+        "many-arm": of_the_container,
+        "many-managed": ("512", "1024", 512, 1024),
+        "many-own": of_the_container,
+    }
+    asked = {
+        pool: definition["containerDefinitions"][0].get("resourceRequirements") or None
+        for pool, definition in started.definitions.items()
+    }
+    assert asked == {pool: [{"type": "GPU", "value": "1"}] if pool == "many-gpu" else None for pool in POOLS}
+
+
+def test_flow_runs_have_what_their_pool_was_given(layer: Layer, started: Started) -> None:
+    definition = started.definitions["many"]
+    assert started.described["many"]["ephemeralStorage"] == {"sizeInGiB": 50}
+    (volume,) = definition["volumes"]
+    access_point = volume["efsVolumeConfiguration"]["authorizationConfig"]["accessPointId"]
+    assert access_point == layer.outputs["AccessPoint"]
+    (mount,) = definition["containerDefinitions"][0]["mountPoints"]
+    assert (mount["sourceVolume"], mount["containerPath"]) == (volume["name"], "/data")
+    environment = Path(f"/proc/{started.tasks['many'].pid}/environ").read_bytes().split(b"\0")
+    assert {b"DB_PASSWORD=s3cret", b"MODE=thorough"} <= set(environment)
+    cost_centers = {pool: tags(task).get("CostCenter") for pool, task in started.described.items()}
+    assert cost_centers == {"many": "42", "many-gpu": "43", "many-arm": "44", "many-managed": None, "many-own": None}
+    image = started.definitions["many-arm"]["containerDefinitions"][0]["image"]
+    assert image.startswith("ghcr.io/acme/flows@sha256:")
+
+
+def test_runs_complete_and_fall_back_where_there_is_spot(layer: Layer, started: Started) -> None:
+    for run in started.runs.values():
+        layer.open(run)
+    for pool, run in started.runs.items():
+        ended = layer.app.wait_for_final_state(run, LONG)
+        assert ended.state_name == "Completed", (pool, ended.state)
         executed = [key.split("/")[-2] for key in layer.objects(run, "executed")]
         assert sorted(executed) == ["one", "three", "two"]  # each once
-    states = layer.app.prefect.read_flow_run_states(on_gpu)
-    said = [state.message for state in states if state.name == "Late"]
-    assert said == [
-        "Lazarus: (interruption) Spot took its machine; rescheduled, Spot attempt 1 of 1 lost; switched to on-demand"
-    ]
-    assert len(layer.app.attempts(on_fargate)) == 1
-    registered = layer.app.aws.client("ecs").list_task_definitions(familyPrefix="Capacity-many-gpu")
-    assert len(registered["taskDefinitionArns"]) == 1  # both attempts are of one revision
+        said = layer.messages(run, "Late")
+        assert said == ([FELL_BACK] if pool in FALLEN else [FOUND_NO_MACHINE] if pool == "many-own" else [])
+        # After one lost Spot attempt it is the pool's on-demand instances.
+        further = [task.capacity_provider for task in layer.app.attempts(run)[1:]]
+        assert further == ([layer.provider(pool, "on-demand")] if pool in FALLEN else [])
+    # All attempts of a pool are of one revision.
+    families = {definition["family"] for definition in started.definitions.values()}
+    registered = layer.app.aws.client("ecs").list_task_definitions()["taskDefinitionArns"]
+    of_flow_runs = [arn for arn in registered if arn.rsplit("/", 1)[-1].rsplit(":", 1)[0] in families]
+    assert sorted(of_flow_runs) == sorted(task["taskDefinitionArn"] for task in started.described.values())
+
+
+def size_asked_for(task: dict[str, Any]) -> tuple[str | None, str | None, int | None, int | None]:
+    """CPU and memory that the worker asked for: of the task, and of its container."""
+    (container,) = task["overrides"]["containerOverrides"]
+    return (
+        task["overrides"].get("cpu"),
+        task["overrides"].get("memory"),
+        container.get("cpu"),
+        container.get("memory"),
+    )
+
+
+def tags(task: dict[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in task["tags"]}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cdk_prefect_ecs.network_reach import lazarus_calls, task_calls, worker_calls
 from embedded import run_cdk
 from embedded.deployed import DeployedApp
 
@@ -114,6 +115,17 @@ def test_endpoints_are_there_for_worker_flow_runs_and_functions(networks: Networ
     assert {name for name, endpoint in endpoints.items() if endpoint["VpcEndpointType"] == "Gateway"} == {"s3"}
     assert {name for name in endpoints if len(endpoints[name]["SubnetIds"]) == 1} == {"sqs"}
     assert sorted(endpoints["ecs"]["SubnetIds"]) == sorted(networks.subnets("Endpoints"))
+    calls = [
+        *task_calls(image_in_ecr=True, secret_service="ssm"),
+        *worker_calls(enable_execute_command=False),
+        *lazarus_calls(secret_service="ssm"),
+    ]
+    reasons = {
+        name: next(tag["Value"] for tag in endpoint["Tags"] if tag["Key"] == "Reason")
+        for name, endpoint in endpoints.items()
+    }
+    assert reasons.pop("s3")
+    assert reasons == {call.service: call.reason for call in calls}
 
     vpc = networks.outputs()["EndpointsVpc"]
     groups = networks.ec2.describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["SecurityGroups"]

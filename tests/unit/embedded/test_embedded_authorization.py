@@ -84,6 +84,13 @@ def test_services_and_clusters() -> None:
     assert checks("ListTasks", cluster="prefect") == [Check("ecs:ListTasks", "*", CLUSTER)]
 
 
+def test_machines() -> None:
+    for operation in ("RegisterContainerInstance", "DeregisterContainerInstance", "ListContainerInstances"):
+        assert checks(operation, cluster="prefect") == [Check(f"ecs:{operation}", f"{ECS}cluster/prefect")]
+    found = checks("DescribeContainerInstances", cluster="prefect", containerInstances=["a"])
+    assert found == [Check("ecs:DescribeContainerInstances", f"{ECS}container-instance/prefect/a", CLUSTER)]
+
+
 @pytest.mark.parametrize(
     ("service", "resource", "data", "exactly"),
     [

@@ -19,6 +19,7 @@ from library_helpers import (
 )
 
 from cdk_prefect_ecs import CapacityKind, CapacityWeight, FlowCapacity, FlowCluster, FlowNetwork, SpotPolicy
+from cdk_prefect_ecs.capacity import default_spot_policy
 
 ASSOCIATIONS = "AWS::ECS::ClusterCapacityProviderAssociations"
 
@@ -273,6 +274,58 @@ def test_managed_instances() -> None:
             "SecurityGroups": ["<NetworkSecurityGroup.GroupId>"],
             "Subnets": ["subnet-private-1", "subnet-private-2"],
         }
+
+
+def test_managed_instances_with_everything_set() -> None:
+    stack, cluster, network = a_cluster()
+    managed = cluster.add_managed_instances_capacity(
+        "Managed",
+        network=network,
+        on_demand=False,
+        spot=True,
+        instance_requirements=ec2.InstanceRequirementsConfig(
+            v_cpu_count_min=4, memory_min=cdk.Size.gibibytes(16), accelerator_count_min=1
+        ),
+        cpu_architecture="ARM64",
+        has_gpu=True,
+        disk=cdk.Size.gibibytes(200),
+    )
+    capacity = managed.capacity
+    assert (capacity.on_demand, capacity.cpu_architecture, capacity.has_gpu) == (None, "ARM64", True)
+    assert default_spot_policy(capacity) == SpotPolicy.SPOT
+    template = Template.from_stack(stack)
+    provider = plain(only(template, "AWS::ECS::CapacityProvider"))["ManagedInstancesProvider"]
+    launch = provider["InstanceLaunchTemplate"]
+    assert launch["CapacityOptionType"] == "SPOT"
+    assert launch["InstanceRequirements"] == {
+        "VCpuCount": {"Min": 4},
+        "MemoryMiB": {"Min": 16384},
+        "AcceleratorCount": {"Min": 1},
+    }
+    assert launch["StorageConfiguration"] == {"StorageSizeGiB": 200}
+    assert provider["PropagateTags"] == "CAPACITY_PROVIDER"
+    infrastructure = plain(resource(template, "ClusterManagedSpotProviderSpotProviderRole")["Properties"])
+    assert [arn.rpartition("/")[2] for arn in infrastructure["ManagedPolicyArns"]] == [
+        "AmazonECSInfrastructureRolePolicyForManagedInstances"
+    ]
+    # AWS lets that role hand instances a role of this name only.
+    instances = resource(template, "ClusterManagedSpotProviderInstanceRole")["Properties"]
+    assert instances["RoleName"].startswith("ecsInstanceRole")
+    assert len(instances["RoleName"]) <= 64
+
+
+def test_instances_on_spot_only() -> None:
+    stack, cluster, network = a_cluster()
+    machines = cluster.add_auto_scaling_capacity(
+        "Cheap", network=network, instance_types=types("m7i.large", "m6i.large"), on_demand=False, spot=True
+    )
+    assert machines.on_demand_group is None
+    assert machines.capacity.capacity_providers == (machines.capacity.spot,)
+    assert default_spot_policy(machines.capacity) == SpotPolicy.SPOT
+    group = only(Template.from_stack(stack), "AWS::AutoScaling::AutoScalingGroup")
+    distribution = group["MixedInstancesPolicy"]["InstancesDistribution"]
+    assert distribution["OnDemandPercentageAboveBaseCapacity"] == 0
+    assert distribution["SpotAllocationStrategy"] == "price-capacity-optimized"
 
 
 def test_machines_of_ones_own() -> None:

@@ -368,6 +368,18 @@ def test_a_worker_host_takes_the_place_of_the_service() -> None:
     assert_no_ingress(template)
 
 
+def test_lazarus_is_the_same_whoever_the_worker_is() -> None:
+    guards = []
+    for kwargs in ({}, {"worker_instance_type": ec2.InstanceType("t4g.micro")}):
+        stack = new_stack()
+        network = FlowNetwork(stack, "Network", vpc=imported_vpc(stack))
+        PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), network=network, **kwargs)  # type: ignore[arg-type]
+        resources = Template.from_stack(stack).to_json()["Resources"]
+        guards.append({key: found for key, found in resources.items() if key.startswith("PrefectLazarus")})
+    assert guards[0] == guards[1]
+    assert len(guards[0]) > 10
+
+
 OF_A_SERVICE: list[dict[str, Any]] = [
     {"worker_cpu": 256},
     {"worker_memory_mib": 2048},
@@ -498,8 +510,11 @@ def several() -> PrefectExecutionLayer:
         flow_environment={"TZ": "UTC"},
         concurrency_limit=4,
         queues=[WorkQueue("urgent", 1)],
+        worker_cpu=1024,
+        worker_memory_mib=2048,
         worker_count=2,
         worker_max_count=4,
+        worker_poll_interval=cdk.Duration.seconds(30),
         spot_attempts=1,
     )
     layer.add_work_pool("night shift", spot_policy=SpotPolicy.SPOT)
@@ -563,8 +578,11 @@ def test_each_worker_may_run_its_own_pool_only(several_template: Template) -> No
 def test_workers_of_each_pool(several_template: Template) -> None:
     service = resource(several_template, "PrefectPoolgpuWorkerService")["Properties"]
     assert service["CapacityProviderStrategy"] == [{"CapacityProvider": "FARGATE", "Weight": 1}]
+    assert service["DesiredCount"] == 2
     definition = resource(several_template, "PrefectPoolgpuWorkerTaskDefinition")["Properties"]
+    assert (definition["Cpu"], definition["Memory"]) == ("1024", "2048")
     (container,) = definition["ContainerDefinitions"]
+    assert {"Name": "PREFECT_WORKER_QUERY_SECONDS", "Value": "30"} in container["Environment"]
     assert container["Command"][5:7] == ["--pool", "gpu"]
     assert container["Image"] == FlowImage.default().reference  # the flow image of GPUs is large
     assert definition["RuntimePlatform"]["CpuArchitecture"] == "ARM64"

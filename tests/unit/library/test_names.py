@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prefect.client.schemas.actions import BlockDocumentCreate, WorkPoolCreate
 from pydantic import ValidationError
@@ -49,6 +49,7 @@ def test_names_that_are_valid_stay_as_they_are() -> None:
 
 def test_names_that_would_collide_do_not() -> None:
     assert task_definition_family("Prod", "etl a") != task_definition_family("Prod", "etl.a")
+    assert task_definition_family("Prod-etl", "x") != task_definition_family("Prod", "etl-x")
     assert block_name("ETL") != block_name("etl")
     assert block_name("etl a") != block_name("etl_a")
 
@@ -57,6 +58,20 @@ def test_names_that_would_collide_do_not() -> None:
 def test_long_and_odd_names(name: str) -> None:
     assert FAMILY.fullmatch(task_definition_family("Stack", name))
     assert BLOCK.fullmatch(block_name(name))
+
+
+#: Names of stacks; short ones of few letters meet each other often.
+STACK_NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,127}", fullmatch=True) | st.from_regex(
+    r"[ab-]{1,4}", fullmatch=True
+)
+POOL_NAMES = st.text(min_size=1, max_size=300) | st.from_regex(r"[ab -]{1,4}", fullmatch=True)
+
+
+@given(st.tuples(STACK_NAMES, POOL_NAMES), st.tuples(STACK_NAMES, POOL_NAMES))
+@example(("Prod-etl", "x"), ("Prod", "etl-x"))
+def test_a_family_is_valid_and_of_one_pool_of_one_stack(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert FAMILY.fullmatch(task_definition_family(*one))
+    assert (task_definition_family(*one) == task_definition_family(*other)) == (one == other)
 
 
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))

@@ -193,6 +193,13 @@ def test_everything_set() -> None:
     assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "ENABLED"
 
 
+def test_image_by_digest() -> None:
+    parts = make_parts()
+    reference = f"ghcr.io/acme/flows@sha256:{'0123456789abcdef' * 4}"
+    parts.worker(parts.pool(), image=FlowImage.from_registry(reference))
+    assert container(Template.from_stack(parts.stack))["Image"] == reference
+
+
 def test_execute_command_adds_its_four_actions() -> None:
     parts = make_parts()
     pool = parts.pool()

@@ -28,6 +28,7 @@ REGION = "us-east-1"
 STATE_FILE = "aws.json"
 LOG_FILE = "emulator.log"
 REAPER_FILE = "reaper.pid"
+REQUESTS_FILE = "requests.jsonl"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class EmbeddedAws:
         enforce_iam: bool = True,
         detached: bool = False,
         runtime: str | None = None,
+        record_requests: bool = False,
     ) -> "EmbeddedAws":
         """Start an emulator on a free port and wait until it answers (2 s).
 
@@ -101,6 +103,7 @@ class EmbeddedAws:
         :param enforce_iam: Whether roles may only do what their policies allow, as on AWS.
         :param detached: Whether it outlives this process.
         :param runtime: ``process`` or ``podman``: what tasks run in. Default: ``$EMBEDDED_RUNTIME``, else ``process``.
+        :param record_requests: Whether every request is written down, with its body; see :attr:`requests`.
         """
         runtime = runtimes.chosen(runtime)
         ephemeral = directory is None
@@ -112,7 +115,12 @@ class EmbeddedAws:
             )
         try:
             state, process = _launch(
-                home, enforce_iam=enforce_iam, detached=detached, ephemeral=ephemeral, runtime=runtime
+                home,
+                enforce_iam=enforce_iam,
+                detached=detached,
+                ephemeral=ephemeral,
+                runtime=runtime,
+                record_requests=record_requests,
             )
         except BaseException:
             if ephemeral:
@@ -151,6 +159,12 @@ class EmbeddedAws:
     @property
     def log(self) -> Path:
         return self.directory / LOG_FILE
+
+    @property
+    def requests(self) -> Path:
+        """A line of JSON for every request received, with ``method``, ``path``, ``query``, ``headers`` and ``body``;
+        only if they are recorded."""
+        return self.directory / REQUESTS_FILE
 
     def environment(self) -> dict[str, str]:
         """Variables that point every AWS SDK, the CDK CLI and Prefect here; to be merged over one's own."""
@@ -275,7 +289,7 @@ def _endpoint(port: int) -> str:
 
 
 def _launch(
-    home: Path, *, enforce_iam: bool, detached: bool, ephemeral: bool, runtime: str
+    home: Path, *, enforce_iam: bool, detached: bool, ephemeral: bool, runtime: str, record_requests: bool
 ) -> tuple[ServerState, subprocess.Popen[bytes]]:
     for attempt in range(3):
         port, mark = launching.free_port(), launching.new_mark()
@@ -297,6 +311,8 @@ def _launch(
             environment["EMBEDDED_LIFELINE"] = "1"
         if ephemeral:
             environment["EMBEDDED_EPHEMERAL"] = "1"
+        if record_requests:
+            environment["EMBEDDED_REQUESTS"] = str(home / REQUESTS_FILE)
         try:
             return launching.launch(
                 "the embedded AWS",

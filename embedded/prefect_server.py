@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,36 +59,14 @@ class PrefectServer:
         launching.private_directory(home)
         if (state := ServerState.read(home / STATE_FILE)) and state.process():
             raise EmbeddedError(f"a Prefect server runs in {home} already: port {state.port}; attach to it or stop it")
-        port, mark = launching.free_port(), launching.new_mark()
-        api_url = f"http://127.0.0.1:{port}/api"
-        environment = {
-            **launching.clean_environment(home / "prefect-server" / "home"),
-            "DO_NOT_TRACK": "1",
-            "PREFECT_HOME": str(home / "prefect-server"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_UI_API_URL": api_url,
-            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-            # Else the UI is unpacked into the installed package, where servers would overwrite each other's.
-            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect-server" / "ui"),
-        }
-        settings = {}
         reapers: list[subprocess.Popen[bytes]] = []
-        if auth_string:
-            # By environment and not by option: command lines are public.
-            environment["PREFECT_SERVER_API_AUTH_STRING"] = settings["auth_string"] = auth_string
         try:
-            state, process = launching.launch(
-                "the Prefect server",
-                [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-                environment=environment,
-                log=home / LOG_FILE,
-                port=port,
-                ready=lambda: _answers(api_url, auth_string),
-                timeout=120,
+            state, process = _launch(
+                home,
+                launching.free_port(),
+                launching.new_mark(),
+                auth_string,
                 detached=detached,
-                settings=settings,
-                mark=mark,
-                state_file=home / STATE_FILE,
                 started=lambda state: (
                     None if detached else reapers.append(_start_reaper(state, [home] if ephemeral else []))
                 ),
@@ -140,6 +119,14 @@ class PrefectServer:
             "DO_NOT_TRACK": "1",
         }
 
+    def change_auth_string(self, auth_string: str) -> None:
+        """Restart it at the same address, with its database, for another ``user:password``; the old one is rejected."""
+        launching.stop(self._state, self._process, grace=2)
+        # The same mark: its reaper knows it by that, and goes on.
+        self._state, self._process = _launch(
+            self.directory, self._state.port, self._state.mark, auth_string, detached=self._reaper is None
+        )
+
     def stop(self) -> None:
         # Its database survives a kill; its graceful shutdown can take long.
         launching.stop(self._state, self._process, grace=2)
@@ -161,6 +148,46 @@ class PrefectServer:
 def new_auth_string() -> str:
     """``user:password`` that nobody can guess."""
     return f"admin:{secrets.token_urlsafe(24)}"
+
+
+def _launch(
+    home: Path,
+    port: int,
+    mark: str,
+    auth_string: str | None,
+    *,
+    detached: bool,
+    started: Callable[[ServerState], None] = lambda _: None,
+) -> tuple[ServerState, subprocess.Popen[bytes]]:
+    api_url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **launching.clean_environment(home / "prefect-server" / "home"),
+        "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(home / "prefect-server"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": api_url,
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # Else the UI is unpacked into the installed package, where servers would overwrite each other's.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect-server" / "ui"),
+    }
+    settings = {}
+    if auth_string:
+        # By environment and not by option: command lines are public.
+        environment["PREFECT_SERVER_API_AUTH_STRING"] = settings["auth_string"] = auth_string
+    return launching.launch(
+        "the Prefect server",
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        environment=environment,
+        log=home / LOG_FILE,
+        port=port,
+        ready=lambda: _answers(api_url, auth_string),
+        timeout=120,
+        detached=detached,
+        settings=settings,
+        mark=mark,
+        state_file=home / STATE_FILE,
+        started=started,
+    )
 
 
 def _start_reaper(state: ServerState, directories: list[Path]) -> subprocess.Popen[bytes]:

@@ -21,12 +21,12 @@ from cdk_prefect_ecs.settings import (
     check_key_arn,
     check_lazarus_settings,
     check_no_service_settings,
-    check_parameter_name,
     check_permissions_boundary,
     check_role_path,
     check_work_pool_settings,
     check_worker_settings,
 )
+from stacks.stored_secrets import ManagedSecret, SecureString, StoredSecret, check_flow_secrets
 
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _ACCOUNT = re.compile(r"\d{12}")
@@ -52,17 +52,23 @@ class CloudApi:
 
     account_id: str
     workspace_id: str
-    api_key_parameter: str
+    api_key_parameter: str | None = None
     """SSM SecureString with the API key."""
     parameter_key_arn: str | None = None
     """KMS key of that parameter; None when it is ``alias/aws/ssm``."""
+    api_key_secret: ManagedSecret | None = None
+    """The same in Secrets Manager, in place of ``api_key_parameter``."""
 
     def __post_init__(self) -> None:
         check_cloud_id("account_id", self.account_id)
         check_cloud_id("workspace_id", self.workspace_id)
-        check_parameter_name(self.api_key_parameter)
-        if self.parameter_key_arn is not None:
-            check_key_arn(self.parameter_key_arn)
+        if self.credential is None:
+            raise ValueError("Prefect Cloud wants an API key: name its api_key_parameter or its api_key_secret")
+
+    @property
+    def credential(self) -> StoredSecret | None:
+        """Where the API key is stored."""
+        return _credential("api_key", self.api_key_parameter, self.parameter_key_arn, self.api_key_secret)
 
     @property
     def is_placeholder(self) -> bool:
@@ -81,17 +87,31 @@ class SelfHostedApi:
     """Whether it can be reached from within the VPC only: the functions that call it are then placed there."""
     parameter_key_arn: str | None = None
     """KMS key of that parameter; None when it is ``alias/aws/ssm``."""
+    auth_string_secret: ManagedSecret | None = None
+    """The same in Secrets Manager, in place of ``auth_string_parameter``."""
 
     is_placeholder: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         check_api_url(self.url)
-        if self.auth_string_parameter is not None:
-            check_parameter_name(self.auth_string_parameter)
-        if self.parameter_key_arn is not None:
-            check_key_arn(self.parameter_key_arn)
-            if self.auth_string_parameter is None:
-                raise ValueError("parameter_key_arn is the key of auth_string_parameter; set that too")
+        _credential("auth_string", self.auth_string_parameter, self.parameter_key_arn, self.auth_string_secret)
+
+    @property
+    def credential(self) -> StoredSecret | None:
+        """Where the auth string is stored; None without one."""
+        return _credential("auth_string", self.auth_string_parameter, self.parameter_key_arn, self.auth_string_secret)
+
+
+def _credential(
+    name: str, parameter: str | None, key_arn: str | None, secret: ManagedSecret | None
+) -> StoredSecret | None:
+    if parameter is not None and secret is not None:
+        raise ValueError(f"{name}_parameter and {name}_secret are two places for one credential; leave one of them out")
+    if parameter is not None:
+        return SecureString(parameter, key_arn)
+    if key_arn is not None:
+        raise ValueError(f"parameter_key_arn is the key of {name}_parameter; set that too")
+    return secret
 
 
 @dataclass(frozen=True)
@@ -155,6 +175,8 @@ class PoolConfig:
     """Queues by priority; Prefect's own, named default, when there are none."""
     worker: WorkerConfig | None = None
     """Workers of this pool; None: as the environment's."""
+    flow_secrets: Mapping[str, StoredSecret] = field(default_factory=lambda: MappingProxyType({}))
+    """Variables that ECS injects into flow runs, and where their values are stored. docs/secrets.md."""
     spot_attempts: int = 2
     max_reschedules: int = 3
     patience_seconds: int = DEFAULT_PATIENCE_SECONDS
@@ -165,6 +187,7 @@ class PoolConfig:
 
     def __post_init__(self) -> None:
         check_lazarus_settings(self.spot_attempts, self.max_reschedules, self.patience_seconds)
+        check_flow_secrets(self.flow_secrets)
         check_work_pool_settings(
             self.name,
             self.cpu,
@@ -174,6 +197,7 @@ class PoolConfig:
             None,
             ephemeral_storage_gib=self.storage_gib,
             queues=self.queues,
+            secret_names=self.flow_secrets,
         )
 
 
@@ -303,7 +327,8 @@ class EnvironmentConfig:
             )
             if self.role_path is not None:
                 check_role_path(self.role_path)
-            for key in (self.encryption_key, self.api.parameter_key_arn):
+            secrets = [self.api.credential, *(stored for pool in self.pools for stored in pool.flow_secrets.values())]
+            for key in (self.encryption_key, *(stored.key_arn for stored in secrets if stored)):
                 if key not in (None, OWN_KEY) and check_key_arn(key)[0] != self.region:
                     raise ValueError(f"a KMS key works in its own region only, here {self.region}; got {key}")
         except ValueError as error:

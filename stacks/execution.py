@@ -8,7 +8,6 @@ from typing import Any, Final
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from cdk_prefect_ecs import (
@@ -30,6 +29,7 @@ from stacks.config import (
     WorkerConfig,
 )
 from stacks.foundation import FoundationStack
+from stacks.secret_imports import api_secret, flow_secrets, grant_flow_secret_keys
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: The VOLUMEs of docker/flow/Dockerfile.
@@ -76,6 +76,7 @@ class ExecutionStack(cdk.Stack):
             flow_memory_mib=config.pool.memory_mib,
             flow_storage_gib=config.pool.storage_gib,
             flow_environment=self.dask.environment if self.dask else None,
+            flow_secrets=flow_secrets(self, config.pool),
             flow_tags=config.tags,
             concurrency_limit=config.pool.concurrency_limit,
             queues=config.pool.queues,
@@ -95,6 +96,8 @@ class ExecutionStack(cdk.Stack):
             self.dask.grant_run_clusters(self.layer.flow_role)
         for pool in config.more_pools:
             self._add_work_pool(pool, config)
+        for pool in config.pools:
+            grant_flow_secret_keys(self, pool, self.layer.execution_role)
         if config.api.is_placeholder:
             cdk.Annotations.of(self).add_warning_v2(
                 "cdk-prefect-ecs:placeholderWorkspace",
@@ -168,6 +171,7 @@ class ExecutionStack(cdk.Stack):
             flow_memory_mib=pool.memory_mib,
             flow_storage_gib=pool.storage_gib,
             flow_environment=self.dask.environment if self.dask else None,
+            flow_secrets=flow_secrets(self, pool),
             flow_tags=config.tags,
             concurrency_limit=pool.concurrency_limit,
             queues=pool.queues,
@@ -207,16 +211,8 @@ def flow_image(scope: Construct, image: str | None) -> FlowImage:
 
 def prefect_api(scope: Construct, api: CloudApi | SelfHostedApi, network: FlowNetwork) -> PrefectApi:
     """The library's view of a configured API; a private one is called from within the network."""
-    key = kms.Key.from_key_arn(scope, "ParameterKey", api.parameter_key_arn) if api.parameter_key_arn else None
+    secret = api_secret(scope, api.credential) if api.credential else None
     if isinstance(api, CloudApi):
-        return PrefectApi.cloud(
-            account_id=api.account_id,
-            workspace_id=api.workspace_id,
-            api_key=PrefectApi.ssm_secure_string(api.api_key_parameter, encryption_key=key),
-        )
-    parameter = api.auth_string_parameter
-    return PrefectApi.self_hosted(
-        api.url,
-        auth_string=PrefectApi.ssm_secure_string(parameter, encryption_key=key) if parameter else None,
-        vpc=network.vpc if api.private else None,
-    )
+        assert secret is not None  # the configuration wants one
+        return PrefectApi.cloud(account_id=api.account_id, workspace_id=api.workspace_id, api_key=secret)
+    return PrefectApi.self_hosted(api.url, auth_string=secret, vpc=network.vpc if api.private else None)

@@ -17,6 +17,7 @@ from constructs import Construct
 
 from cdk_prefect_ecs.arguments import checked, checked_fields
 from cdk_prefect_ecs.encryption import grant_key_use
+from cdk_prefect_ecs.secret_references import check_secret_field
 from cdk_prefect_ecs.settings import check_api_url, check_cloud_id, check_parameter_name
 from cdk_prefect_ecs.subnets import select_subnets
 
@@ -198,7 +199,8 @@ class PrefectApi:
     def ssm_secure_string(parameter_name: str, *, encryption_key: kms.IKey | None = None) -> ApiSecret:
         """A secret in an SSM SecureString parameter, which you create yourself: CloudFormation cannot.
 
-        ``aws ssm put-parameter --type SecureString --name NAME --value file://key.txt``. Standard parameters are free.
+        ``aws ssm put-parameter --type SecureString --name NAME --value file://key.txt``, where ``key.txt`` has no line
+        break at its end. Standard parameters are free.
 
         :param parameter_name: Name of the parameter, such as ``/prefect/api-key``.
         :param encryption_key: The key it is encrypted with, when it is not ``alias/aws/ssm``; those that read the
@@ -220,7 +222,17 @@ class PrefectApi:
 
         :param secret: The secret; import it by its complete ARN, the one that ends in six random characters.
         :param field: Field of a JSON secret. Default: the whole secret string.
+        :raises ValueError: A secret that was imported by its name or a partial ARN, of which ECS finds no field and
+            IAM no secret; a field without a name or with a colon in it.
         """
+        if field is not None:
+            check_secret_field(field)
+        if secret.secret_full_arn is None:
+            raise ValueError(
+                f"secret {secret.secret_name!r} must be imported by its complete ARN, which ends in six random "
+                "characters: secretsmanager.Secret.from_secret_complete_arn(…), or from_secret_attributes(…) if it has "
+                "a key of its own"
+            )
         return _SecretsManagerSecret(secret, field)
 
     @property

@@ -144,6 +144,8 @@ class WorkerHost(Construct):
                 "*",
                 "!host",
                 "!host/*",
+                "!container",
+                "!container/*.py",
                 "!functions",
                 *(f"!functions/{name}.py" for name in ("__init__", "credential", "prefect_api")),
                 "__pycache__",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import aws_cdk as cdk
@@ -16,7 +17,9 @@ from constructs import Construct
 from cdk_prefect_ecs.api import PrefectApi
 from cdk_prefect_ecs.capacity import FARGATE
 from cdk_prefect_ecs.cluster import FlowCluster
+from cdk_prefect_ecs.container import start_worker
 from cdk_prefect_ecs.durations import seconds_of
+from cdk_prefect_ecs.functions.credential import CredentialReference
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_calls
 from cdk_prefect_ecs.network_reach import worker_calls
@@ -33,6 +36,8 @@ HEALTH_CHECK: Final = (
     "import os, urllib.request as r; "
     "r.urlopen('http://127.0.0.1:' + os.environ.get('PREFECT_WORKER_WEBSERVER_PORT', '8080') + '/health', timeout=4)"
 )
+# Handed over in the command, as the image may be any.
+_START: Final = Path(start_worker.__file__)
 
 # These support no resource. Source: "Permissions required for ECS Exec", Amazon ECS Developer Guide.
 _EXECUTE_COMMAND_ACTIONS: Final = [
@@ -48,7 +53,8 @@ class WorkerService(Construct):
     """Define the always-on Prefect worker as an ECS service.
 
     Creates a task definition, a security group without ingress and a service on on-demand Fargate (0.5 vCPU and 1 GB
-    around the clock: about $18 a month in us-east-1). A failing deployment is rolled back by the circuit breaker.
+    around the clock: about $18 a month in us-east-1). A failing deployment is rolled back by the circuit breaker. A
+    credential that is empty or rejected is named in the worker's log; docs/secrets.md has how to change one.
 
     :param work_pool: The pool to serve; the worker's role is granted to run its flow runs.
     :param api: The Prefect API to poll.
@@ -139,12 +145,7 @@ class WorkerService(Construct):
         container = self.task_definition.add_container(
             "worker",
             image=image.container_image(),
-            command=[
-                *("prefect", "worker", "start"),
-                *("--type", "ecs"),
-                *("--pool", work_pool.work_pool_name),
-                "--with-healthcheck",
-            ],
+            command=self._command(api, work_pool.work_pool_name),
             environment={
                 **worker_environment(api=api, work_pool=work_pool, poll_interval=poll_interval),
                 **network.environment,
@@ -207,6 +208,14 @@ class WorkerService(Construct):
         # Without its execution role's permissions a worker cannot start, and the circuit breaker would count that.
         # Nor without a way to its image.
         self.service.node.add_dependency(work_pool.resource, execution_role, network.connectivity)
+
+    def _command(self, api: PrefectApi, pool: str) -> list[str]:
+        command = ["prefect", "worker", "start", "--type", "ecs", "--pool", pool, "--with-healthcheck"]
+        reference = api.function_reference(self)
+        if reference is None:
+            return command
+        program, source = _START.read_text(encoding="utf-8"), CredentialReference.parse(reference).source
+        return ["python", "-c", program, source, pool, *command]
 
     def _scale(self, minimum: int, maximum: int) -> None:
         scaling = self.service.auto_scale_task_count(min_capacity=minimum, max_capacity=maximum)

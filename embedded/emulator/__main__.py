@@ -53,6 +53,7 @@ def main() -> int:
     from embedded.emulator.engine import Engine
     from embedded.emulator.inner import app
     from embedded.emulator.processes import Reaper
+    from embedded.emulator.recording import recorded
     from embedded.emulator.services import ServiceScheduler
 
     endpoint = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"
@@ -69,7 +70,10 @@ def main() -> int:
     interfaces.install()
     ecs_api.install(engine, scheduler)
     cloudformation.install(scheduler)
-    asyncio.run(serve(Control(engine, mark).wrap(app.app)))
+    application = Control(engine, mark).wrap(app.app)
+    if file := os.environ.get("EMBEDDED_REQUESTS"):
+        application = recorded(application, Path(file))
+    asyncio.run(serve(application))
     engine.shut_down()
     shutil.rmtree(directory / "emulator", ignore_errors=True)
     # The reaper does the rest when this process is gone: Lambda workers, children that slipped away. Not by way of

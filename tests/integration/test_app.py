@@ -260,6 +260,8 @@ def test_worker_moves_to_a_host_and_back(app: DeployedApp) -> None:
 
 def test_deployment_that_cannot_work_says_why_and_rolls_back(app: DeployedApp) -> None:
     app.aws.client("ssm").put_parameter(Name="/prefect/wrong", Value="admin:not-the-one", Type="SecureString")
+    fields = {"empty": "", "line": f"{app.server.auth_string}\n"}
+    secret = app.aws.client("secretsmanager").create_secret(Name="prefect-broken", SecretString=json.dumps(fields))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}/api"
@@ -267,6 +269,7 @@ def test_deployment_that_cannot_work_says_why_and_rolls_back(app: DeployedApp) -
     env = {
         "PREFECT_API_URL": app.server.api_url,
         "DEAD_API_URL": dead,
+        "SECRET_ARN": secret["ARN"],
         "VPC_ID": subnet["Subnets"][0]["VpcId"],
         "SUBNET_ID": subnet["Subnets"][0]["SubnetId"],
         "PYTHONPATH": str(ROOT),
@@ -287,16 +290,22 @@ def test_deployment_that_cannot_work_says_why_and_rolls_back(app: DeployedApp) -
         assert result.returncode != 0
         return " ".join(result.stdout.split())
 
+    names = ("Unreachable", "WrongKey", "MissingParameter", "EmptyField", "LineBreak")
     with ThreadPoolExecutor(3) as pool:
-        unreachable, wrong_key, missing = pool.map(deploy, ("Unreachable", "WrongKey", "MissingParameter"))
+        unreachable, wrong_key, missing, empty, line_break = pool.map(deploy, names)
 
     assert f"cannot reach the Prefect API at {dead}" in unreachable
     assert "rejected the credential" in wrong_key
     assert "/prefect/wrong" in wrong_key
     assert "SSM parameter '/prefect/missing' does not exist" in missing
-    assert "not-the-one" not in unreachable + wrong_key + missing
+    source = f"Secrets Manager secret '{secret['ARN']}', field"
+    assert f"{source} 'empty' is empty. Store the credential there: aws secretsmanager put-secret-value" in empty
+    assert f"{source} 'line' ends in a line break, with which ECS would hand it to worker and flow runs" in line_break
+    assert app.server.auth_string is not None
+    for value in ("not-the-one", app.server.auth_string.partition(":")[2]):
+        assert value not in unreachable + wrong_key + missing + empty + line_break
     cloudformation = app.aws.client("cloudformation")
-    for name in ("Unreachable", "WrongKey", "MissingParameter"):
+    for name in names:
         (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
         assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
         cloudformation.delete_stack(StackName=name)

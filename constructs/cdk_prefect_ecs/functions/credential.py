@@ -90,11 +90,11 @@ def read_credential(reference: CredentialReference, *, patience_seconds: float =
 
 
 def read_secret(reference: CredentialReference, *, patience_seconds: float = 0.0) -> str:
-    """Read what is stored, as it is.
+    """Read what is stored, as it is: ECS hands the same to worker and flow runs.
 
     :param patience_seconds: How long to repeat a denied call: the policy of a role made in the same
         deployment takes a few seconds to work everywhere.
-    :raises CredentialError: when it cannot be read.
+    :raises CredentialError: when it cannot be read, is empty or ends in a line break.
     """
     until = time.monotonic() + patience_seconds
     pause = 1.0
@@ -108,7 +108,7 @@ def read_secret(reference: CredentialReference, *, patience_seconds: float = 0.0
             logger.info("May not read %s yet; trying again in %g s.", reference.source, pause)
         time.sleep(pause)
         pause *= 2
-    return _field_of(reference, stored.rstrip("\r\n"))
+    return _field_of(reference, stored)
 
 
 def aws_client(service: str, region: str) -> Any:
@@ -150,13 +150,20 @@ def _field_of(reference: CredentialReference, text: str) -> str:
             raise CredentialError(f"{reference.source} is asked for, but what is stored there is not a JSON object")
         if reference.field not in fields:
             # The names of the others stay untold: in a form of key and value, some put the secret first.
-            raise CredentialError(f"{reference.source} is missing; other fields there: {len(fields)}")
+            raise CredentialError(
+                f"{reference.source} is missing; other fields there: {len(fields)}. Add it: {_how_to_change(reference)}"
+            )
         value = fields[reference.field]
         if not isinstance(value, str):
             raise CredentialError(f"{reference.source} is not a string")
-        value = value.rstrip("\r\n")
     if not value.strip():
-        raise CredentialError(f"{reference.source} is empty")
+        raise CredentialError(f"{reference.source} is empty. Store the credential there: {_how_to_change(reference)}")
+    if value != value.rstrip("\r\n"):
+        # Taken off here, it would still be there for worker and flow runs: theirs would be rejected.
+        raise CredentialError(
+            f"{reference.source} ends in a line break, with which ECS would hand it to worker and flow runs. Store it "
+            f"without one, from a file that `printf %s` wrote: {_how_to_change(reference)}"
+        )
     return str(value)
 
 
@@ -210,12 +217,26 @@ def _how_to_create(reference: CredentialReference) -> str:
     placeholder = "YOUR_API_KEY" if reference.scheme == "Bearer" else "USER:PASSWORD"
     if reference.field:
         placeholder = json.dumps({reference.field: placeholder})
-    name = reference.identifier
     if reference.kind == SSM_PARAMETER:
-        name = name.partition(":parameter")[2] or name
-        command = f"aws ssm put-parameter --name '{name}' --type SecureString --value '{placeholder}'"
+        command = f"aws ssm put-parameter --name '{_parameter(reference)}' --type SecureString --value '{placeholder}'"
     else:
         # The last six characters of an ARN are AWS's own.
-        name = re.sub(r"-\w{6}$", "", name.partition(":secret:")[2]) or name
+        name = re.sub(r"-\w{6}$", "", reference.identifier.partition(":secret:")[2]) or reference.identifier
         command = f"aws secretsmanager create-secret --name '{name}' --secret-string '{placeholder}'"
     return f"{command} --region {reference.region}"
+
+
+def _how_to_change(reference: CredentialReference) -> str:
+    if reference.kind == SSM_PARAMETER:
+        name = _parameter(reference)
+        command = f"aws ssm put-parameter --overwrite --name '{name}' --type SecureString --value file://value.txt"
+    else:
+        # Of a secret with fields, all are replaced at once.
+        file = "all-fields.json" if reference.field else "value.txt"
+        secret = reference.identifier
+        command = f"aws secretsmanager put-secret-value --secret-id '{secret}' --secret-string file://{file}"
+    return f"{command} --region {reference.region}"
+
+
+def _parameter(reference: CredentialReference) -> str:
+    return reference.identifier.partition(":parameter")[2] or reference.identifier

@@ -178,12 +178,27 @@ class Lazarus:
         except Exception:  # the rest of the message matters more
             logger.exception("The log of task %s", task.arn)
             return ""
-        return f"\nLast lines of its container's log:\n{words}" if words else ""
+        # What a program says of a credential that it cannot use may be the credential.
+        return f"\nLast lines of its container's log:\n{self._runs.scrubbed(words)}" if words else ""
 
 
 def handler(_event: Mapping[str, Any], context: Any) -> None:
     """Lambda's entry point."""
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
+    kept = "credential" in _CACHE
+    try:
+        _look(deadline)
+    except PrefectApiError as error:
+        if error.status not in (401, 403):
+            raise
+        _CACHE.pop("credential", None)
+        if not kept:
+            raise
+        logger.info("The credential that was kept is rejected; reading it anew.")
+        _look(deadline)
+
+
+def _look(deadline: float) -> None:
     settings = os.environ
     region = settings["AWS_REGION"]
     api = _api(deadline)
@@ -200,10 +215,6 @@ def handler(_event: Mapping[str, Any], context: Any) -> None:
     lazarus = Lazarus(runs, tasks, pools, deadline=deadline)
     try:
         failures = lazarus.tend()
-    except PrefectApiError as error:
-        if error.status in (401, 403):
-            _CACHE.pop("credential", None)  # it was rotated: read it anew next time
-        raise
     finally:
         for name, counts in lazarus.counts.items():
             print(counts.embedded_metrics(name, _now()))

@@ -182,6 +182,10 @@ class FlowRuns:
         }
         self._api.post("/logs/", [line])
 
+    def scrubbed(self, text: str) -> str:
+        """The text without the credential of the Prefect API."""
+        return self._api.scrubbed(text)
+
     def _put_back(self, run_id: str, state: State, parked: str) -> None:
         latest = self.current(run_id)
         if latest is not None and latest.run.state.id == parked:

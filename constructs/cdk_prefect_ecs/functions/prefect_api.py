@@ -216,7 +216,7 @@ class PrefectApiClient:
     def _raise_for_status(
         self, method: str, path: str, status: int, headers: http.client.HTTPMessage, text: str
     ) -> NoReturn:
-        detail = self._scrubbed(_detail(text))
+        detail = self.scrubbed(_detail(text))
         said = f": {detail}" if detail else ""
         api = f"the Prefect API at {self.url}"
         if status == 429 or status >= 500:
@@ -248,7 +248,7 @@ class PrefectApiClient:
             )
         else:
             message = f"{api} answered {status} to {method} {path}{said}"
-        raise PrefectApiError(self._scrubbed(message), status=status, detail=detail)
+        raise PrefectApiError(self.scrubbed(message), status=status, detail=detail)
 
     def _raise_unreachable(self, error: Exception) -> NoReturn:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -280,7 +280,7 @@ class PrefectApiClient:
         elif isinstance(reason, (ConnectionError, http.client.HTTPException)):
             problem = "the connection was closed before an answer came. Check the server's log"
         else:
-            problem = f"{self._scrubbed(str(reason)) or type(reason).__name__}. Check the network of the function"
+            problem = f"{self.scrubbed(str(reason)) or type(reason).__name__}. Check the network of the function"
         raise _TemporaryError(PrefectApiError(where + problem))
 
     def _not_an_api(self, problem: str) -> str:
@@ -291,7 +291,8 @@ class PrefectApiClient:
             )
         return f"{self.url} is not a Prefect API ({problem}). Self-hosted URLs end in /api"
 
-    def _scrubbed(self, text: str) -> str:
+    def scrubbed(self, text: str) -> str:
+        """The text without the credential, in whichever spelling a server or a program may repeat it."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cdk_prefect_ecs.container import start_worker
 from cdk_prefect_ecs.functions.credential import CredentialError, CredentialReference, read_secret
 from cdk_prefect_ecs.host.settings import HostSettings, instance_id
 
@@ -44,6 +45,10 @@ def main() -> None:
         variables = environment(settings, os.environ)
     except CredentialError as error:
         sys.exit(f"The worker does not start: {error}")
+    if settings.credential is not None:
+        source = CredentialReference.parse(settings.credential).source
+        if reason := start_worker.refusal(source, variables, settings.work_pool_name):
+            sys.exit(reason)
     arguments = command(settings, instance_id())
     os.execve(arguments[0], arguments, variables)  # noqa: S606 - from a list that we wrote
 

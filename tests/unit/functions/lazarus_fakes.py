@@ -236,6 +236,9 @@ class FakeApi:
     def patch(self, path: str, body: Any = None) -> Any:
         return self._call(f"PATCH {path}", lambda: self._patch(path, body))
 
+    def scrubbed(self, text: str) -> str:
+        return text
+
     def _run(self, run_id: str) -> FakeRun:
         if run_id not in self._server.runs:
             raise PrefectApiError("no such flow run", status=404)

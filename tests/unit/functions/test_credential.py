@@ -65,9 +65,8 @@ def refusal(reference: CredentialReference) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("stored", [API_KEY, f"{API_KEY}\n", f"{API_KEY}\r\n"])
-def test_api_key_from_a_parameter(store: Store, stored: str) -> None:
-    store(stored)
+def test_api_key_from_a_parameter(store: Store) -> None:
+    store(API_KEY)
     found = read_credential(PARAMETER)
 
     assert found.authorization_header == f"Bearer {API_KEY}"
@@ -76,18 +75,40 @@ def test_api_key_from_a_parameter(store: Store, stored: str) -> None:
 
 
 def test_auth_string_from_a_secret(store: Store) -> None:
-    store("admin:pä ss\n")
+    store("admin:pä ss")
 
     assert read_credential(SECRET).authorization_header == "Basic " + base64.b64encode("admin:pä ss".encode()).decode()
 
 
 def test_field_of_a_secret(store: Store) -> None:
-    store(json.dumps({"key": API_KEY + "\n", "other": 1}))
+    store(json.dumps({"key": API_KEY, "other": 1}))
     reference = CredentialReference("SecretsManager", "prefect/auth", "key")
 
     assert read_credential(reference) == Credential(
         f"Bearer {API_KEY}", "Secrets Manager secret 'prefect/auth', field 'key'"
     )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
+def test_line_break_at_the_end_is_refused_as_the_worker_would_get_it_too(store: Store, end: str, scheme: str) -> None:
+    store(API_KEY + end)
+
+    message = refusal(CredentialReference("SsmParameter", "/k", scheme=scheme))  # type: ignore[arg-type]
+    assert message.startswith("SSM parameter '/k' ends in a line break, with which ECS would hand it to worker and")
+    assert message.endswith(
+        "`printf %s` wrote: aws ssm put-parameter --overwrite --name '/k' --type SecureString --value file://value.txt "
+        "--region us-east-1"
+    )
+
+
+def test_field_of_a_secret_is_mended_with_all_its_fields(store: Store) -> None:
+    store(json.dumps({"key": f"{API_KEY}\n"}))
+    assert refusal(CredentialReference("SecretsManager", "s", "key")).endswith(
+        "aws secretsmanager put-secret-value --secret-id 's' --secret-string file://all-fields.json --region us-east-1"
+    )
+    store("")
+    assert refusal(SECRET).endswith("--secret-id 'prefect/auth' --secret-string file://value.txt --region us-east-1")
 
 
 def test_missing_parameter_says_how_to_create_it(store: Store) -> None:
@@ -131,14 +152,18 @@ def test_plain_text_parameters_are_refused(store: Store, kind: str) -> None:
 @pytest.mark.parametrize(
     ("stored", "reference", "message"),
     [
-        ("\n", PARAMETER, "SSM parameter '/prefect/api-key' is empty"),
+        (
+            "\n",
+            PARAMETER,
+            "SSM parameter '/prefect/api-key' is empty. Store the credential there: aws ssm put-parameter",
+        ),
         ("  ", SECRET, "is empty"),
         (API_KEY, CredentialReference("SecretsManager", "s", "key"), "is not a JSON object"),
         (f'["{API_KEY}"]', CredentialReference("SecretsManager", "s", "key"), "is not a JSON object"),
         (
             json.dumps({API_KEY: "x"}),
             CredentialReference("SecretsManager", "s", "key"),
-            "is missing; other fields there: 1",
+            "is missing; other fields there: 1. Add it: aws secretsmanager put-secret-value",
         ),
         ('{"key": 7}', CredentialReference("SecretsManager", "s", "key"), "is not a string"),
         ('{"key": ""}', CredentialReference("SecretsManager", "s", "key"), "field 'key' is empty"),

@@ -74,6 +74,20 @@ def test_a_credential_that_cannot_be_read_ends_it_with_the_reason(
         run_worker.main()
 
 
+def test_a_credential_that_is_rejected_ends_it_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, variables: dict[str, str], pool: str) -> str:
+        assert (variables["PREFECT_API_KEY"], pool) == ("pnu_old", "etl")
+        return f"The worker does not start: {source} was rejected"
+
+    monkeypatch.setattr(run_worker, "read_secret", lambda *_, **__: "pnu_old")
+    monkeypatch.setattr(run_worker.start_worker, "refusal", refuse)
+    read = settings(tmp_path)
+    monkeypatch.setattr(run_worker.HostSettings, "read", lambda: read)
+    monkeypatch.setattr(os, "execve", None)
+    with pytest.raises(SystemExit, match="does not start: SSM parameter '/prefect/api-key' was rejected"):
+        run_worker.main()
+
+
 def test_main_becomes_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[Any] = []
     read = settings(tmp_path, Credential=None)

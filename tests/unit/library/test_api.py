@@ -229,6 +229,26 @@ def test_field_of_a_json_secret_with_a_key_of_its_own() -> None:
     assert granted(api, stack) == (read, read)
 
 
+@pytest.mark.parametrize("field", ["", "a:b"])
+def test_field_that_ecs_cannot_take_is_refused(field: str) -> None:
+    secret = secretsmanager.Secret.from_secret_complete_arn(new_stack(), "Secret", SECRET_ARN)
+    with pytest.raises(ValueError, match=f"field {field!r} is not one that ECS can take out of a secret"):
+        PrefectApi.secrets_manager(secret, field=field)
+
+
+def test_secret_without_its_complete_arn_is_refused() -> None:
+    stack = new_stack()
+    partial = SECRET_ARN.removesuffix("-AbCdEf")
+    for secret in (
+        secretsmanager.Secret.from_secret_name_v2(stack, "ByName", "prefect"),
+        secretsmanager.Secret.from_secret_partial_arn(stack, "Partial", partial),
+    ):
+        with pytest.raises(
+            ValueError, match=r"secret 'prefect' must be imported by its complete ARN.*from_secret_comp"
+        ):
+            PrefectApi.secrets_manager(secret)
+
+
 def test_secret_of_the_same_stack_stays_a_reference() -> None:
     stack = new_stack()
     created = secretsmanager.Secret(stack, "Secret")

@@ -126,7 +126,7 @@ def test_an_app_with_stages_is_refused_as_the_roles_would_stay_where_they_are() 
 
 
 @pytest.mark.parametrize(
-    "path", ["", "team", "/team", "team/", "/a team/", "//", "/team//etl/", f"/{'x' * 511}/", None, "/täm/"]
+    "path", ["", "team", "/team", "team/", "/a team/", "//", "/team//etl/", f"/{'x' * 511}/", "/täm/"]
 )
 def test_refuses_what_iam_would(path: str) -> None:
     stack = new_stack()

@@ -242,7 +242,8 @@ def test_the_code_is_the_hosts_and_nothing_else() -> None:
         "functions/prefect_api.py",
     }
     assert {"host/install.sh", "host/requirements.txt", "host/run_worker.py", "host/prefect-worker.service"} <= files
-    assert not [name for name in files if not name.startswith(("host/", "functions/"))]
+    container = {"container/__init__.py", "container/start_worker.py"}
+    assert {name for name in files if not name.startswith(("host/", "functions/"))} == container
     assert not [name for name in files if "__pycache__" in name]
 
 

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
@@ -26,8 +27,10 @@ from library_helpers import (
 from prefect_aws.settings import AwsSettings
 
 from cdk_prefect_ecs import FlowImage, PrefectApi, WorkerService
+from cdk_prefect_ecs.container import start_worker
 from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS
 
+START = ["prefect", "worker", "start", "--type", "ecs", "--pool", "etl", "--with-healthcheck"]
 SERVICE = "AWS::ECS::Service"
 DEFINITION = "AWS::ECS::TaskDefinition"
 
@@ -95,7 +98,10 @@ def test_default_task_definition(template: Template) -> None:
 def test_default_container(template: Template) -> None:
     worker = container(template)
     assert worker["Image"] == FlowImage.default().reference
-    assert worker["Command"] == ["prefect", "worker", "start", "--type", "ecs", "--pool", "etl", "--with-healthcheck"]
+    assert worker["Command"] == [
+        *("python", "-c", Path(start_worker.__file__).read_text(), "SSM parameter '/prefect/api-key'", "etl"),
+        *START,
+    ]
     assert worker["StopTimeout"] == 30
     assert worker["LogConfiguration"] == {
         "LogDriver": "awslogs",

@@ -38,7 +38,7 @@ test: lint ## Run checks, unit, policy and integration tests
 	pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not image and not checkov" --ignore tests/ui
 
 test-slow: $(INSTALLED) ## Run the integration tests that take minutes
-	pytest -m "slow and not image" --ignore tests/ui
+	pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "slow and not image and not checkov" --ignore tests/ui
 
 soak: $(INSTALLED) ## Deploy, run, interrupt and destroy on CYCLES=50 embedded AWSes, one by one: is anything left?
 	CYCLES=$(or $(CYCLES),50) pytest tests/integration/embedded/test_embedded_cycles.py

@@ -22,7 +22,9 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`: a module's tests share what they synthesize, and all integration tests one embedded AWS."""
+    """With `-n`: a module's tests share what they synthesize, and all integration tests that are not slow share one
+    embedded AWS."""
     for item in items:
         module = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("integration" if module.startswith("tests/integration/") else module))
+        shared = item.get_closest_marker("integration") and not item.get_closest_marker("slow")
+        item.add_marker(pytest.mark.xdist_group("integration" if shared else module))

@@ -92,7 +92,12 @@ def test_functions_use_the_standard_library_and_boto3() -> None:
 
 def test_a_host_uses_the_standard_library_boto3_and_what_is_in_its_asset() -> None:
     allowed = sys.stdlib_module_names | {"boto3", "botocore"}
-    ours = {"cdk_prefect_ecs.host", "cdk_prefect_ecs.functions.credential", "cdk_prefect_ecs.functions.prefect_api"}
+    ours = {
+        "cdk_prefect_ecs.container",
+        "cdk_prefect_ecs.host",
+        "cdk_prefect_ecs.functions.credential",
+        "cdk_prefect_ecs.functions.prefect_api",
+    }
     for file in (PACKAGE / "host").glob("*.py"):
         for name in modules(file):
             assert name.partition(".")[0] in allowed or any(f"{name}.".startswith(f"{own}.") for own in ours), file

@@ -180,7 +180,8 @@ class World:
 
     @cached_property
     def secret(self) -> secretsmanager.ISecret:
-        return secretsmanager.Secret.from_secret_name_v2(self.stack, "Secret", "prefect")
+        arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:prefect-AbCdEf"
+        return secretsmanager.Secret.from_secret_complete_arn(self.stack, "Secret", arn)
 
     @cached_property
     def ecs_secret(self) -> ecs.Secret:

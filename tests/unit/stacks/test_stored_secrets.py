@@ -31,9 +31,9 @@ def test_credential_is_in_a_parameter_or_in_a_secret() -> None:
 def test_credential_in_two_places_or_in_none_is_refused() -> None:
     secret = ManagedSecret(ARN)
     with pytest.raises(ValueError, match="api_key_parameter and api_key_secret are two places for one credential"):
-        CloudApi(UUID, UUID, "/prefect/key", secret)
+        CloudApi(UUID, UUID, "/prefect/key", api_key_secret=secret)
     with pytest.raises(ValueError, match="auth_string_parameter and auth_string_secret are two places"):
-        SelfHostedApi(URL, "/prefect/auth", secret)
+        SelfHostedApi(URL, "/prefect/auth", auth_string_secret=secret)
     with pytest.raises(ValueError, match="wants an API key: name its api_key_parameter or its api_key_secret"):
         CloudApi(UUID, UUID)
     with pytest.raises(ValueError, match="'/prefect//key' is not an SSM parameter name"):

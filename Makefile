@@ -33,12 +33,13 @@ help: ## Show this list
 demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see it complete (KEEP=1 leaves it running; EMBEDDED_RUNTIME=podman: in containers)
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
-# Two at a time: the integration tests, which mostly wait, and beside them all others, which compute.
+# What computes, on two cores; then what mostly waits, by itself, as a busy machine is not what it is to show.
 test: lint ## Run checks, unit, policy and integration tests
-	pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not image and not checkov" --ignore tests/ui
+	pytest -n 2 --dist loadfile -m "not slow and not image and not checkov" tests/unit tests/policy
+	pytest -m "not slow" tests/integration
 
 test-slow: $(INSTALLED) ## Run the integration tests that take minutes
-	pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "slow and not image and not checkov" --ignore tests/ui
+	pytest -m "slow and not image" --ignore tests/ui
 
 soak: $(INSTALLED) ## Deploy, run, interrupt and destroy on CYCLES=50 embedded AWSes, one by one: is anything left?
 	CYCLES=$(or $(CYCLES),50) pytest tests/integration/embedded/test_embedded_cycles.py

@@ -18,13 +18,3 @@ def pytest_configure() -> None:
             )
     settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
     settings.load_profile("untimed")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`: a module's tests share what they synthesize, and all integration tests that are not slow share one
-    embedded AWS."""
-    for item in items:
-        module = item.nodeid.partition("::")[0]
-        shared = item.get_closest_marker("integration") and not item.get_closest_marker("slow")
-        item.add_marker(pytest.mark.xdist_group("integration" if shared else module))

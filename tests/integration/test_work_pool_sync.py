@@ -58,7 +58,7 @@ class Stack:
 
     def get_parameter(self, *, Name: str, WithDecryption: bool) -> dict[str, Any]:  # noqa: N803
         """This is also the SSM client."""
-        return {"Parameter": {"Name": Name, "Type": "SecureString", "Value": f"{self.key}\n"}}
+        return {"Parameter": {"Name": Name, "Type": "SecureString", "Value": self.key}}
 
     def send(self, kind: str, *, physical_id: str | None = None, **changes: Any) -> dict[str, Any]:
         properties = {

@@ -21,7 +21,7 @@ from stacks.config import OWN_KEY
 from stacks.environments import environment
 from stacks.stage import PrefectStage
 
-pytestmark = [pytest.mark.checkov, pytest.mark.xdist_group("checkov")]
+pytestmark = pytest.mark.checkov
 
 CHECKOV = Path(sys.prefix) / "checkov" / "bin" / "checkov"
 #: An environment with everything on that a security team asks for.

@@ -65,11 +65,6 @@ SKIPPED = (
     ),
     Skip(
         "CKV_AWS_111",
-        r"\w*Cluster(Gpu|Arm)RoleDefaultPolicy\w+",
-        "What the CDK grants the ECS agent of instances; most of it is for container instances of this cluster only.",
-    ),
-    Skip(
-        "CKV_AWS_111",
         r"(\w*Lazarus|WorkPoolSync[0-9A-F]{8})RoleDefaultPolicy\w+",
         "Of a function in a VPC: the actions with which Lambda manages network interfaces support no resource.",
     ),

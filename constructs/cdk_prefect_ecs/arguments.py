@@ -76,7 +76,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 def checked_fields(cls: type[C]) -> type[C]:
     """Check what a dataclass is made with; see :func:`checked`."""
-    cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign, assignment, misc]
+    cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
     return cls
 
 

@@ -218,6 +218,7 @@ def test_update_reaches_the_pool_and_back(app: DeployedApp) -> None:
     assert pool.base_job_template["variables"]["properties"]["cpu"]["default"] == 512
 
 
+@pytest.mark.slow
 def test_worker_moves_to_a_host_and_back(app: DeployedApp) -> None:
     """No instance boots here (tests/image/worker_host is about that): what the group would start it with is."""
     pool = app.work_pool()

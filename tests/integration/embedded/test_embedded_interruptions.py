@@ -135,6 +135,7 @@ def test_a_new_definition_replaces_the_old_one_without_a_gap(lab: Lab) -> None:
     wait_until(lambda: service(lab, "rolling")["deployments"][0]["rolloutState"] == "COMPLETED", "the first")
     lab.client("ecs").update_service(cluster=CLUSTER, service="rolling", taskDefinition=second)
     wait_until(lambda: service(lab, "rolling")["deployments"][0]["rolloutState"] == "COMPLETED", "the second")
+    wait_until(lambda: tasks_of(lab, "rolling")[0].stopped_at is not None, "the old one to stop")
     old, new = tasks_of(lab, "rolling")
     assert new.last_status == "RUNNING"
     assert new.family in second

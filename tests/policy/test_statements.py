@@ -1,21 +1,26 @@
 """Every statement of every template against AWS's Service Authorization Reference: its parts exist and go together."""
 
+import dataclasses
 import functools
 import json
+from pathlib import Path
 
+import aws_cdk as cdk
 import pytest
 import test_capacity_template
 import test_network_policy
 import test_worker_host_policy
-from policy_helpers import synthesised
+from policy_helpers import CONTEXT, new_assembly, synthesised
 
-from stacks.environments import ENVIRONMENTS
+from stacks.config import OWN_KEY
+from stacks.environments import ENVIRONMENTS, environment
+from stacks.stage import PrefectStage
 from tools.permissions.example import example
 from tools.permissions.fitting import misfits, open_actions
 from tools.permissions.policies import Statement, Templates
 
 #: The apps of this folder, and the one of the tests of permissions, which has everything turned on.
-APPS = [*ENVIRONMENTS, "capacity", "networks", "host", "everything"]
+APPS = [*ENVIRONMENTS, "own key", "capacity", "networks", "host", "everything"]
 
 #: Actions that a role has on everything though AWS lets a statement name resources, each with the reason.
 OPEN = {
@@ -28,10 +33,19 @@ OPEN = {
 }
 
 
+#: What does not fit by the reference and is there all the same, each with the reason.
+AS_DOCUMENTED = {
+    "kms:DescribeKey does not come with kms:EncryptionContext:aws:logs:arn": "It is in the key policy that the guide "
+    "of CloudWatch Logs gives, under this condition, where it allows nothing by the reference.",
+}
+
+
 @functools.cache
 def templates(app: str) -> Templates:
     if app in ENVIRONMENTS:
         return Templates.read(synthesised(app).out)
+    if app == "own key":
+        return Templates.read(synthesised_with_own_key())
     if app == "capacity":
         return Templates({"Capacity": json.loads(test_capacity_template.synthesised())})
     if app == "networks":
@@ -41,11 +55,33 @@ def templates(app: str) -> Templates:
     return example().templates
 
 
+def synthesised_with_own_key() -> Path:
+    """The app with a key for its data, access logs, a private API, and roles that have a path and a boundary."""
+    out = new_assembly()
+    config = environment("embedded")
+    config = dataclasses.replace(
+        config,
+        network="nat",
+        api=dataclasses.replace(config.api, private=True),
+        image="build",
+        encryption_key=OWN_KEY,
+        access_logs=True,
+        flow_logs=True,
+        permissions_boundary="team-boundary",
+        role_path="/team/",
+    )
+    app = cdk.App(context=CONTEXT, analytics_reporting=False, builtin_cloud_formation_validation=False, outdir=str(out))
+    PrefectStage(app, config.stage_name, config=config)
+    app.synth()
+    return out
+
+
 @pytest.mark.parametrize("app", APPS)
 def test_every_statement_fits(app: str) -> None:
     found = templates(app).statements()
     assert len(found) > 15
-    assert {statement.source: wrong for statement in found if (wrong := misfits(statement))} == {}
+    wrong = {(statement.source, what) for statement in found for what in misfits(statement)}
+    assert {(source, what) for source, what in wrong if what not in AS_DOCUMENTED} == set()
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -57,7 +93,8 @@ def test_no_role_has_more_resources_than_it_must(app: str) -> None:
 def test_every_exception_is_met_and_says_why() -> None:
     met = {action for s in templates("everything").statements() for action in open_actions(s)}
     assert met == set(OPEN)
-    assert all(reason.endswith(".") for reason in OPEN.values())
+    assert {what for s in templates("own key").statements() for what in misfits(s)} == set(AS_DOCUMENTED)
+    assert all(reason.endswith(".") for reason in [*OPEN.values(), *AS_DOCUMENTED.values()])
 
 
 @pytest.mark.parametrize("app", APPS)

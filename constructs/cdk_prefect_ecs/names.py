@@ -61,22 +61,22 @@ def check_prefect_name(what: str, name: str) -> None:
 def task_definition_family(*names: str) -> str:
     """A valid task definition family: letters, digits, ``-`` and ``_``, at most 255.
 
-    It is the same whenever the names are, and another for other names. A hyphen in the second one could as well be the
-    first one's: stack ``Prod`` with pool ``etl-x``, stack ``Prod-etl`` with pool ``x``. There a hash of the names is
-    added.
+    It is the same whenever the names are, and another for other names. The names are joined by a hyphen; where the
+    second one has a hyphen, by an underscore, which no name of a stack has: stack ``Prod`` with pool ``etl-x`` is not
+    stack ``Prod-etl`` with pool ``x``.
     """
-    return _slug(names, r"[^A-Za-z0-9_-]+", _MAX_FAMILY_LENGTH, ambiguous=any("-" in name for name in names[1:2]))
+    separator = "_" if any("-" in name for name in names[1:2]) else "-"
+    return _slug(separator.join(names), names, r"[^A-Za-z0-9_-]+", _MAX_FAMILY_LENGTH)
 
 
 def block_name(work_pool_name: str) -> str:
     """A valid Prefect block document name (lower-case letters, digits, ``-``) for a work pool's results."""
-    return _slug((f"{work_pool_name}-results",), r"[^a-z0-9-]+", 100)
+    return _slug(f"{work_pool_name}-results", (work_pool_name,), r"[^a-z0-9-]+", 100)
 
 
-def _slug(names: tuple[str, ...], unwanted: str, maximum: int, *, ambiguous: bool = False) -> str:
-    raw = "-".join(names)
+def _slug(raw: str, names: tuple[str, ...], unwanted: str, maximum: int) -> str:
     slug = re.sub(unwanted, "-", raw).strip("-")
-    if slug == raw and len(slug) <= maximum and not ambiguous:
+    if slug == raw and len(slug) <= maximum:
         return slug
     # Something was replaced or cut: a hash keeps "etl a" and "etl_a" apart.
     digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:_HASH_LENGTH]

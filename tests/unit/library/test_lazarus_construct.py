@@ -563,12 +563,12 @@ def test_refuses_to_guard_a_pool_twice_or_too_many() -> None:
     pool = parts.pool()
     lazarus = make_lazarus(parts, work_pool=pool)
     assert_refused(parts.stack, lambda: lazarus.add_work_pool(pool), "guards the work pool 'etl' already")
-    for i in range(13):
+    for i in range(14):
         lazarus.add_work_pool(parts.pool(f"Pool{i}", work_pool_name=f"a-pool-with-a-name-that-is-long-{i:02}"))
     one_more = parts.pool("OneMore", work_pool_name="a-pool-with-a-name-that-is-long-and-longer")
-    with pytest.raises(ValueError, match=r"cannot guard 15 work pools: Lambda allows 4 KB.*Make another layer"):
+    with pytest.raises(ValueError, match=r"cannot guard 16 work pools: Lambda allows 4 KB.*Make another layer"):
         lazarus.add_work_pool(one_more)
-    assert len(pools(Template.from_stack(parts.stack))) == 14
+    assert len(pools(Template.from_stack(parts.stack))) == 15
 
 
 def test_task_events_can_be_shared_by_two_pools() -> None:

@@ -44,6 +44,7 @@ def test_banned_characters_are_prefects(character: str) -> None:
 
 def test_names_that_are_valid_stay_as_they_are() -> None:
     assert task_definition_family("Prod-Execution", "etl_1") == "Prod-Execution-etl_1"
+    assert task_definition_family("Prod-Execution", "etl-1") == "Prod-Execution_etl-1"
     assert block_name("etl-dev") == "etl-dev-results"
 
 

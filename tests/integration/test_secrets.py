@@ -59,18 +59,18 @@ class Planted:
 
     # Storing
 
-    def store(self, name: str, fields: dict[str, str]) -> None:
+    def store(self, name: str, fields: dict[str, str], key: str = "alias/aws/secretsmanager") -> None:
         """Store a secret in Secrets Manager, as its user would."""
         client = self.app.aws.client("secretsmanager")
         text = json.dumps(fields)
         if name in self.arns:
             client.put_secret_value(SecretId=self.arns[name], SecretString=text)
         else:
-            self.arns[name] = client.create_secret(Name=f"planted-{name}", SecretString=text)["ARN"]
+            self.arns[name] = client.create_secret(Name=f"planted-{name}", SecretString=text, KmsKeyId=key)["ARN"]
 
     def store_password(self) -> None:
         self.values["PLANTED_PASSWORD"] = new_value()
-        self.store("password", {"user": "etl", "password": self.values["PLANTED_PASSWORD"]})
+        self.store("password", {"user": "etl", "password": self.values["PLANTED_PASSWORD"]}, self.key)
 
     def store_token(self) -> None:
         self.values["PLANTED_TOKEN"] = new_value()

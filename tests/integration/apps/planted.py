@@ -1,5 +1,5 @@
-"""The app's embedded environment with its secrets elsewhere: the credential in a field in Secrets Manager, a flow
-secret likewise, and one in a parameter with a customer's key. PLANTED is JSON of their addresses."""
+"""The app's embedded environment with its secrets elsewhere: the credential in a field in Secrets Manager; with a
+customer's key a flow secret in another field, and one in a parameter. PLANTED is JSON of their addresses."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ config = dataclasses.replace(
     pool=dataclasses.replace(
         config.pool,
         flow_secrets={
-            "PLANTED_PASSWORD": ManagedSecret(planted["password"], "password"),
+            "PLANTED_PASSWORD": ManagedSecret(planted["password"], "password", planted["key"]),
             "PLANTED_TOKEN": SecureString(planted["token"], planted["key"]),
         },
         patience_seconds=25,

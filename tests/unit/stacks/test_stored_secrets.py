@@ -9,13 +9,14 @@ from aws_cdk.assertions import Template
 from stack_helpers import new_stage
 
 from stacks.config import CloudApi, EnvironmentConfig, PoolConfig, SelfHostedApi
-from stacks.stored_secrets import ManagedSecret, SecureString
+from stacks.stored_secrets import ManagedSecret, SecureString, StoredSecret
 
 UUID = "01234567-89ab-cdef-0123-456789abcdef"
 URL = "https://prefect.example.com/api"
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:prefect-AbCdEf"
 DATABASE_ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:database-GhIjKl"
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+OTHER_KEY_ARN = KEY_ARN.replace("1234abcd", "5678abcd")
 PARAMETER = "arn:aws:ssm:us-east-1:{AccountId}:parameter"
 
 
@@ -36,6 +37,8 @@ def test_credential_in_two_places_or_in_none_is_refused() -> None:
         SelfHostedApi(URL, "/prefect/auth", auth_string_secret=secret)
     with pytest.raises(ValueError, match="wants an API key: name its api_key_parameter or its api_key_secret"):
         CloudApi(UUID, UUID)
+    with pytest.raises(ValueError, match="parameter_key_arn is the key of api_key_parameter; set that too"):
+        CloudApi(UUID, UUID, parameter_key_arn=KEY_ARN, api_key_secret=secret)
     with pytest.raises(ValueError, match="'/prefect//key' is not an SSM parameter name"):
         CloudApi(UUID, UUID, "/prefect//key")
 
@@ -66,6 +69,20 @@ def test_credential_among_the_flow_secrets_is_refused() -> None:
         PoolConfig("etl", flow_secrets={"PREFECT_API_KEY": SecureString("/prefect/key")})
 
 
+@pytest.mark.parametrize(
+    ("api", "flow_secret"),
+    [
+        (CloudApi(UUID, UUID, api_key_secret=ManagedSecret(ARN, key_arn=KEY_ARN)), SecureString("/token")),
+        (CloudApi(UUID, UUID, "/prefect/key"), SecureString("/token", KEY_ARN)),
+        (CloudApi(UUID, UUID, "/prefect/key"), ManagedSecret(ARN, key_arn=KEY_ARN)),
+    ],
+)
+def test_key_of_another_region_is_refused(api: CloudApi, flow_secret: StoredSecret) -> None:
+    pool = PoolConfig("etl", flow_secrets={"TOKEN": flow_secret})
+    with pytest.raises(ValueError, match="a KMS key works in its own region only, here eu-west-1; got arn:aws:kms:us"):
+        EnvironmentConfig(name="dev", region="eu-west-1", api=api, pool=pool)
+
+
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
     config = EnvironmentConfig(
@@ -75,7 +92,7 @@ def template() -> dict[str, Any]:
         pool=PoolConfig(
             "etl",
             flow_secrets={
-                "DB_PASSWORD": ManagedSecret(DATABASE_ARN, "password"),
+                "DB_PASSWORD": ManagedSecret(DATABASE_ARN, "password", OTHER_KEY_ARN),
                 "TOKEN": SecureString("/team/token", KEY_ARN),
             },
         ),
@@ -141,13 +158,24 @@ def test_only_the_agents_role_may_read_the_flow_secrets(template: dict[str, Any]
     assert readers.pop().startswith("PrefectExecutionRole")
 
 
+def users(template: dict[str, Any], key: str, service: str) -> set[str]:
+    """The roles that may decrypt with a key through a service, and check that nobody may without one."""
+    found = set()
+    for resource in template.values():
+        if resource["Type"] != "AWS::IAM::Policy":
+            continue
+        for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
+            if key not in statement["Resource"]:  # one, or a list
+                continue
+            assert statement["Action"] == "kms:Decrypt"
+            if statement["Condition"] == {"StringEquals": {"kms:ViaService": f"{service}.us-east-1.amazonaws.com"}}:
+                found |= {re.sub(r"[0-9A-F]{8}$", "", role["Ref"]) for role in resource["Properties"]["Roles"]}
+    return {re.sub(r"^WorkPoolSync.*Role$", "WorkPoolSync", name) for name in found}
+
+
 def test_readers_may_decrypt_with_the_key_and_nobody_else(template: dict[str, Any]) -> None:
-    readers = {
-        re.sub(r"[0-9A-F]{8}$", "", role["Ref"])
-        for resource in template.values()
-        if resource["Type"] == "AWS::IAM::Policy" and KEY_ARN in json.dumps(resource)
-        for role in resource["Properties"]["Roles"]
-    }
-    assert {re.sub(r"^WorkPoolSync.*Role$", "WorkPoolSync", name) for name in readers} == {
-        *("PrefectExecutionRole", "PrefectLazarusRole", "WorkPoolSync")
-    }
+    agent = "PrefectExecutionRole"
+    assert users(template, KEY_ARN, "secretsmanager") == {agent, "PrefectLazarusRole", "WorkPoolSync"}
+    assert users(template, KEY_ARN, "ssm") == {agent}
+    assert users(template, OTHER_KEY_ARN, "secretsmanager") == {agent}
+    assert users(template, OTHER_KEY_ARN, "ssm") == set()

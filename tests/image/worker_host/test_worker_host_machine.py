@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, Worker, WorkerStatus
 from scratch_machine import ScratchMachine
 
 from embedded import EmbeddedAws, PrefectServer, run_cdk
-from embedded.deployed import DeployedApp, wait_for
+from embedded.deployed import DeployedApp, finished, wait_for
 from embedded.launching import ROOT, free_port
 
 pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -314,6 +314,15 @@ def test_run_completes(host: Host) -> None:
     assert done.state_name == "Completed", done.state
     (attempt,) = host.app.attempts(done.id)
     assert attempt.capacity_provider == "FARGATE_SPOT"
+
+
+def test_interrupted_run_is_started_again_and_repeats_nothing(host: Host) -> None:
+    run = host.app.start_run(DEPLOYMENT, {"name": "Spot", "pause": 8})
+    host.app.interrupt_attempt(run.id, 1, when=lambda done: len(done) == 1)
+    assert host.app.wait_for_final_state(run.id).state_name == "Completed"
+    assert len(host.app.attempts(run.id)) == 2
+    names = [name.rpartition("-")[0] for name in finished(host.app.task_runs(run.id))]
+    assert sorted(names) == ["compose", "deliver"]
 
 
 # Hurt

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cdk_prefect_ecs.network_reach import lazarus_calls, task_calls, worker_calls
+from cdk_prefect_ecs.network_reach import flow_secret_calls, lazarus_calls, task_calls, worker_calls
 from embedded import run_cdk
 from embedded.deployed import DeployedApp
 
@@ -117,6 +117,7 @@ def test_endpoints_are_there_for_worker_flow_runs_and_functions(networks: Networ
     assert sorted(endpoints["ecs"]["SubnetIds"]) == sorted(networks.subnets("Endpoints"))
     calls = [
         *task_calls(image_in_ecr=True, secret_service="ssm"),
+        *flow_secret_calls(["secretsmanager:GetSecretValue"]),
         *worker_calls(enable_execute_command=False),
         *lazarus_calls(secret_service="ssm"),
     ]

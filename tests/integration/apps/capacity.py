@@ -82,6 +82,7 @@ layer.add_work_pool(
     worker_memory_mib=2048,
     **small,
 )
+layer.add_work_pool("many-graviton", cpu_architecture="ARM64", **small)
 layer.add_work_pool("many-managed", capacity=managed.capacity, spot_attempts=1, **small)
 layer.add_work_pool("many-own", capacity=own.capacity, **small)
 

@@ -25,7 +25,7 @@ CHECKS := .venv/.checks
 CHECKOV := .venv/checkov/.installed
 INSTALLED := $(VENV) $(NODE)
 
-.PHONY: help demo test test-slow soak test-host test-all checkov image ui screenshots lint format bootstrap synth diff deploy flows destroy bench findings permissions lock clean
+.PHONY: help demo test test-slow soak test-host test-all checkov image ui screenshots lint format bootstrap synth diff deploy flows destroy bench findings permissions templates lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ findings: $(VENV) ## List in docs/findings.md which findings of the policy check
 
 permissions: $(INSTALLED) ## Write docs/permissions.md anew: what each role may do, and which code needs it
 	@python -m tools.permissions
+
+templates: $(VENV) ## Write plain CloudFormation templates into build/templates: docs/templates.md says how to deploy them
+	@python -m tools.templates
 
 HOST := constructs/cdk_prefect_ecs/host
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate

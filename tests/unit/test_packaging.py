@@ -1,7 +1,6 @@
 """The library as others install it: the package and nothing else, and the wheel works by itself."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -30,8 +29,9 @@ import aws_cdk as cdk
 import cdk_prefect_ecs
 from cdk_prefect_ecs import PrefectApi, PrefectExecutionLayer
 
-unpacked, out = map(Path, sys.argv[1:])
-assert Path(cdk_prefect_ecs.__file__).is_relative_to(unpacked), cdk_prefect_ecs.__file__
+venv, out, repository = map(Path, sys.argv[1:])
+strangers = [entry for entry in sys.path if Path(entry).resolve().is_relative_to(repository)]
+assert not strangers, strangers
 app = cdk.App(outdir=str(out), analytics_reporting=False)
 stack = cdk.Stack(app, "Test")
 PrefectExecutionLayer(
@@ -39,7 +39,7 @@ PrefectExecutionLayer(
 )
 app.synth()
 loaded = [m.__file__ for name, m in sys.modules.items() if name.startswith("cdk_prefect_ecs") and m.__file__]
-assert all(Path(file).is_relative_to(unpacked) for file in loaded), loaded
+assert all(Path(file).is_relative_to(venv) for file in loaded), loaded
 """
 
 
@@ -105,19 +105,26 @@ def test_sdist_holds_the_package_and_what_belongs_to_it(built: Path) -> None:
     assert others <= {"PKG-INFO", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore"}
 
 
-def test_the_wheel_works_by_itself(wheel: Path, tmp_path: Path) -> None:
-    unpacked, elsewhere = tmp_path / "wheel", tmp_path / "elsewhere"
+def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    """With what the lock names, which is in uv's cache since set-up; tests/consumer has the ranges, and deploys."""
+    venv, elsewhere = tmp_path / "venv", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.unpack_archive(wheel, unpacked, "zip")
+    uv, python = Path(sys.executable).parent / "uv", venv / "bin" / "python"
+    lock = ROOT / "requirements.txt"
     variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", USE_THE_WHEEL, str(unpacked), str(tmp_path / "out")],
-        cwd=elsewhere,
-        env=variables | {"PYTHONPATH": str(unpacked), "CDK_VALIDATION": "false"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for command in (
+        [uv, "venv", "--quiet", "--python", sys.executable, venv],
+        [uv, "pip", "install", "--quiet", "--python", python, "--constraint", lock, wheel],
+        [python, "-c", USE_THE_WHEEL, venv, tmp_path / "out", ROOT],
+    ):
+        done = subprocess.run(
+            command,
+            cwd=elsewhere,
+            env=variables | {"CDK_VALIDATION": "false"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
     handlers = list((tmp_path / "out").glob("asset.*/functions/work_pool_sync.py"))
     assert len(handlers) == 1

@@ -1,6 +1,7 @@
 """AWS::SecretsManager::Secret whose Ref is the ARN, as on AWS; MiniStack's is the name.
 
-CDK writes ``{"Ref": secret}`` wherever it means the ARN: in ``valueFrom`` of containers and in policies.
+CDK writes ``{"Ref": secret}`` wherever it means the ARN: in ``valueFrom`` of containers and in policies. For a secret
+with nothing but defaults it writes ``GenerateSecretString: {}``, which MiniStack takes for none: the secret is empty.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,10 @@ def install() -> None:
 
 
 def _by_arn(create: Callable[..., Any]) -> Callable[..., Created]:
-    def created(*args: Any) -> Created:
-        _, attributes = create(*args)
+    def created(logical_id: str, properties: Json, stack_name: str) -> Created:
+        if properties.get("GenerateSecretString") == {}:
+            properties = {**properties, "GenerateSecretString": {"PasswordLength": 32}}
+        _, attributes = create(logical_id, properties, stack_name)
         return str(attributes["Arn"]), attributes
 
     return created

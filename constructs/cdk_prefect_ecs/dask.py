@@ -24,8 +24,8 @@ from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
 from cdk_prefect_ecs.network_reach import dask_calls, task_calls
 from cdk_prefect_ecs.place import checked_construct
-from cdk_prefect_ecs.required_policy import grantees
-from cdk_prefect_ecs.roles import as_it_is, ecs_tasks, grant_start_tasks
+from cdk_prefect_ecs.required_policy import as_it_is, grantees
+from cdk_prefect_ecs.roles import ecs_tasks, grant_start_tasks
 from cdk_prefect_ecs.settings import check_dask_settings
 
 #: Where a Dask scheduler listens. Source: Dask.distributed, "dask scheduler".

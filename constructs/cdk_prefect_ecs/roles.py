@@ -109,13 +109,6 @@ def grant_start_tasks(
         image.grant_pull(execution_role)
 
 
-def as_it_is(scope: Construct, role: iam.IRole) -> iam.IRole:
-    """An execution role, closed to CDK's own grants: it would widen it with its own idea of reading a secret."""
-    if isinstance(role, iam.Role):
-        return role.without_policy_updates()
-    return iam.Role.from_role_arn(scope, "ExecutionRole", role.role_arn, mutable=False)
-
-
 def grant_run_flows(
     worker_role: iam.IGrantable,
     scope: Construct,

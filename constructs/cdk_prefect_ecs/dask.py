@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -233,10 +234,7 @@ class DaskAccess(Construct):
                 {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
             ),
         ]
-        first, *others = grants
-        for grant in others:
-            first = first.combine(grant)
-        return first
+        return functools.reduce(iam.Grant.combine, grants)
 
     @property
     def connections(self) -> ec2.Connections:

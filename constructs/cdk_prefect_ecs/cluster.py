@@ -212,7 +212,7 @@ class FlowCluster(Construct):
             of the instances, which :class:`~cdk_prefect_ecs.RequiredPolicy` spells out. Default: a new one for each way
             to buy.
         :param instance_role: Role of the instances, assumed by EC2. It needs AWS's managed policy
-            ``AmazonECSInstanceRolePolicyForManagedInstances``, and should have nothing more: flow runs in public subnets
+            ``AmazonECSInstanceRolePolicyForManagedInstances``, and nothing more: flow runs in public subnets
             can use it. Default: a new one for each way to buy.
         :raises ValueError: Neither on-demand nor Spot, GPUs without requirements that ask for them, a 21st capacity
             provider, an existing cluster.

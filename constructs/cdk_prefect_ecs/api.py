@@ -38,7 +38,7 @@ class ApiSecret(Protocol):
     def ecs_secret(self, scope: Construct) -> ecs.Secret:
         """The secret for a container that CDK defines."""
 
-    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> None:
+    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> iam.Grant:
         """Grant reading this one secret: to the ECS agent, which injects it, or to a function."""
 
     def reference(self, scope: Construct) -> dict[str, str]:
@@ -69,15 +69,16 @@ class _SsmSecureString:
             )
         )
 
-    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> None:
-        iam.Grant.add_to_principal(
+    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> iam.Grant:
+        granted = iam.Grant.add_to_principal(
             grantee=grantee,
             actions=["ssm:GetParameters" if to_ecs_agent else "ssm:GetParameter"],
             resource_arns=[self.value_from(scope)],
         )
         # The AWS-managed key aws/ssm needs no grant: its key policy lets SSM use it for every principal of the account.
-        if self.encryption_key is not None:
-            grant_key_use(self.encryption_key, grantee, scope, service="ssm")
+        if self.encryption_key is None:
+            return granted
+        return granted.combine(grant_key_use(self.encryption_key, grantee, scope, service="ssm"))
 
     def reference(self, scope: Construct) -> dict[str, str]:
         return {"Kind": "SsmParameter", "Id": self.parameter_name}
@@ -98,15 +99,16 @@ class _SecretsManagerSecret:
     def ecs_secret(self, scope: Construct) -> ecs.Secret:
         return ecs.Secret.from_secrets_manager(self.secret, self.field)
 
-    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> None:
+    def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> iam.Grant:
         # Not grant_read, which adds DescribeSecret: neither the agent nor our functions call it.
-        iam.Grant.add_to_principal(
+        granted = iam.Grant.add_to_principal(
             grantee=grantee,
             actions=["secretsmanager:GetSecretValue"],
             resource_arns=[self.secret.secret_arn],
         )
-        if self.secret.encryption_key is not None:
-            grant_key_use(self.secret.encryption_key, grantee, scope, service="secretsmanager")
+        if self.secret.encryption_key is None:
+            return granted
+        return granted.combine(grant_key_use(self.secret.encryption_key, grantee, scope, service="secretsmanager"))
 
     def reference(self, scope: Construct) -> dict[str, str]:
         reference = {"Kind": "SecretsManager", "Id": self.secret.secret_arn}
@@ -254,15 +256,18 @@ class PrefectApi:
         """The secrets of a container that CDK defines."""
         return {self.secret_variable: self.secret.ecs_secret(scope)} if self.secret else {}
 
-    def grant_inject_secret(self, scope: Construct, execution_role: iam.IGrantable) -> None:
+    def grant_inject_secret(self, scope: Construct, execution_role: iam.IGrantable) -> iam.Grant:
         """Grant the ECS agent's role injecting the credential into tasks."""
-        if self.secret:
-            self.secret.grant(scope, execution_role, to_ecs_agent=True)
+        return self._grant(scope, execution_role, to_ecs_agent=True)
 
-    def grant_read_secret(self, scope: Construct, grantee: iam.IGrantable) -> None:
+    def grant_read_secret(self, scope: Construct, grantee: iam.IGrantable) -> iam.Grant:
         """Grant a function reading the credential."""
-        if self.secret:
-            self.secret.grant(scope, grantee, to_ecs_agent=False)
+        return self._grant(scope, grantee, to_ecs_agent=False)
+
+    def _grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> iam.Grant:
+        if self.secret is None:
+            return iam.Grant.drop(grantee, "the API asks for no credential")
+        return self.secret.grant(scope, grantee, to_ecs_agent=to_ecs_agent)
 
     def function_reference(self, scope: Construct) -> dict[str, str] | None:
         """How the functions of this library find the credential; None without one."""

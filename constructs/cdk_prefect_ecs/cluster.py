@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from cdk_prefect_ecs.arguments import checked
@@ -133,6 +134,7 @@ class FlowCluster(Construct):
         min_instances: int = 0,
         max_instances: int = 10,
         disk: cdk.Size | None = None,
+        role: iam.IRole | None = None,
     ) -> AutoScalingMachines:
         """Add EC2 instances in Auto Scaling groups, which ECS starts when flow runs need them and ends when not.
 
@@ -151,6 +153,8 @@ class FlowCluster(Construct):
         :param min_instances: Instances of each group that always run, and always cost. Default: 0.
         :param max_instances: Instances of each group at most. Default: 10.
         :param disk: Encrypted disk of an instance; images and scratch space of all its flow runs. Default: 50 GiB.
+        :param role: Role of the instances, assumed by EC2: what the ECS agent calls, for this cluster. Default: a new
+            one; see :class:`~cdk_prefect_ecs.RequiredPolicy` for what yours has to be allowed.
         :raises ValueError: Neither on-demand nor Spot, instance types that do not go together, counts that make no
             sense, a 21st capacity provider, an existing cluster.
         """
@@ -170,6 +174,7 @@ class FlowCluster(Construct):
             min_instances=min_instances,
             max_instances=max_instances,
             disk=disk,
+            role=role,
         )
         self._providers += machines.capacity.capacity_providers
         return machines
@@ -186,6 +191,8 @@ class FlowCluster(Construct):
         cpu_architecture: str = "X86_64",
         has_gpu: bool = False,
         disk: cdk.Size | None = None,
+        infrastructure_role: iam.IRole | None = None,
+        instance_role: iam.IRole | None = None,
     ) -> ManagedMachines:
         """Add ECS Managed Instances: EC2 instances that AWS chooses, starts, patches and ends.
 
@@ -200,6 +207,13 @@ class FlowCluster(Construct):
         :param cpu_architecture: Architecture of the instances that the requirements allow. Default: X86_64.
         :param has_gpu: Whether the requirements ask for GPUs. Default: False.
         :param disk: Data disk of an instance. Default: 80 GiB, by ECS.
+        :param infrastructure_role: Role with which ECS starts and ends the instances, assumed by ``ecs.amazonaws.com``.
+            It needs AWS's managed policy ``AmazonECSInfrastructureRolePolicyForManagedInstances``, and to pass the role
+            of the instances, which :class:`~cdk_prefect_ecs.RequiredPolicy` spells out. Default: a new one for each way
+            to buy.
+        :param instance_role: Role of the instances, assumed by EC2. It needs AWS's managed policy
+            ``AmazonECSInstanceRolePolicyForManagedInstances``, and nothing more: flow runs in public subnets
+            can use it. Default: a new one for each way to buy.
         :raises ValueError: Neither on-demand nor Spot, GPUs without requirements that ask for them, a 21st capacity
             provider, an existing cluster.
         """
@@ -220,13 +234,20 @@ class FlowCluster(Construct):
             cpu_architecture=cpu_architecture,
             has_gpu=has_gpu,
             disk=disk,
+            infrastructure_role=infrastructure_role,
+            instance_role=instance_role,
         )
         self._providers += machines.capacity.capacity_providers
         return machines
 
     @checked
     def add_external_capacity(
-        self, construct_id: str, *, cpu_architecture: str = "X86_64", has_gpu: bool = False
+        self,
+        construct_id: str,
+        *,
+        cpu_architecture: str = "X86_64",
+        has_gpu: bool = False,
+        registration_role: iam.IRole | None = None,
     ) -> ExternalMachines:
         """Add machines of your own (ECS Anywhere): flow runs next to the data that may not leave the house.
 
@@ -236,10 +257,18 @@ class FlowCluster(Construct):
 
         :param cpu_architecture: Architecture of the machines. Default: X86_64.
         :param has_gpu: Whether the machines have NVIDIA GPUs; register them with ``--enable-gpu``. Default: False.
+        :param registration_role: Role that a machine gets, assumed by ``ssm.amazonaws.com``. It needs AWS's managed
+            policies ``AmazonSSMManagedInstanceCore`` and ``service-role/AmazonEC2ContainerServiceforEC2Role``. Default:
+            a new one.
         """
         check_cpu_architecture(cpu_architecture)
         return ExternalMachines(
-            self, construct_id, cluster=self.cluster, cpu_architecture=cpu_architecture, has_gpu=has_gpu
+            self,
+            construct_id,
+            cluster=self.cluster,
+            cpu_architecture=cpu_architecture,
+            has_gpu=has_gpu,
+            registration_role=registration_role,
         )
 
     def _check_addition(self, construct_id: str, network: FlowNetwork, *, on_demand: bool, spot: bool) -> ecs.Cluster:

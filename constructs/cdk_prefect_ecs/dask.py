@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,8 +25,8 @@ from cdk_prefect_ecs.names import task_definition_family
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
 from cdk_prefect_ecs.network_reach import dask_calls, task_calls
 from cdk_prefect_ecs.place import checked_construct
-from cdk_prefect_ecs.required_policy import grantees
-from cdk_prefect_ecs.roles import as_it_is, ecs_tasks, grant_start_tasks
+from cdk_prefect_ecs.required_policy import as_it_is, grantees
+from cdk_prefect_ecs.roles import ecs_tasks, grant_start_tasks
 from cdk_prefect_ecs.settings import check_dask_settings
 
 #: Where a Dask scheduler listens. Source: Dask.distributed, "dask scheduler".
@@ -233,10 +234,7 @@ class DaskAccess(Construct):
                 {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
             ),
         ]
-        first, *others = grants
-        for grant in others:
-            first = first.combine(grant)
-        return first
+        return functools.reduce(iam.Grant.combine, grants)
 
     @property
     def connections(self) -> ec2.Connections:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -96,9 +98,22 @@ def wake_by_queue(function: lambda_.Function, queue: sqs.IQueue, readers: Iterab
 
 
 def functions_code() -> lambda_.Code:
-    """The code of this library's functions: plain Python, so the asset is the folder as it is."""
-    return lambda_.Code.from_asset(
-        str(Path(__file__).parent),
-        exclude=["*", "!functions", "!functions/*.py"],
-        ignore_mode=cdk.IgnoreMode.GIT,
-    )
+    """The code of this library's functions: plain Python, so the asset is the folder ``functions`` as it is."""
+    return lambda_.Code.from_asset(_readable_copy().name)
+
+
+@functools.cache
+def _readable_copy() -> tempfile.TemporaryDirectory[str]:
+    """A copy of the code that everybody may read, until Python ends; the CDK has its own by then.
+
+    The CDK CLI packs files with their permissions, and Lambda runs code as a user of its own. Where the umask is 077,
+    the installed files are their owner's alone; the hash of the asset does not tell.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="cdk-prefect-ecs-")
+    functions = Path(folder.name, "functions")
+    functions.mkdir()
+    for source in Path(__file__).with_name("functions").glob("*.py"):
+        copy = functions / source.name
+        copy.write_bytes(source.read_bytes())
+        copy.chmod(0o644)
+    return folder

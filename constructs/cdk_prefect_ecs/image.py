@@ -184,20 +184,23 @@ class FlowImage:
         # Not from_ecr_repository: the pull is granted once, in grant_pull, to a role that may be an imported one.
         return ecs.ContainerImage.from_registry(self.reference, credentials=self.credentials)
 
-    def grant_pull(self, grantee: iam.IGrantable) -> None:
+    def grant_pull(self, grantee: iam.IGrantable) -> iam.Grant:
         """Grant pulling the image, if that takes a permission."""
+        granted = iam.Grant.drop(grantee, "anybody may pull the image")
         if self.repository is not None:
-            self.repository.grant_pull(grantee)
+            granted = self.repository.grant_pull(grantee)
         if self.credentials is not None:
             # Not grant_read, which adds DescribeSecret: the ECS agent does not call it.
-            iam.Grant.add_to_principal(
+            read = iam.Grant.add_to_principal(
                 grantee=grantee,
                 actions=["secretsmanager:GetSecretValue"],
                 resource_arns=[self.credentials.secret_arn],
             )
+            granted = granted.combine(read)
             key = self.credentials.encryption_key
             if key is not None:
-                grant_key_use(key, grantee, self.credentials, service="secretsmanager")
+                granted = granted.combine(grant_key_use(key, grantee, self.credentials, service="secretsmanager"))
+        return granted
 
     @checked
     def check_runs_on(self, cpu_architecture: str) -> None:

@@ -16,6 +16,7 @@ from cdk_prefect_ecs.capacity import CapacityKind, FlowCapacity
 from cdk_prefect_ecs.instance_types import InstanceKind
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.place import checked_construct
+from cdk_prefect_ecs.required_policy import as_it_is, grantees
 
 _INSTALLER: Final = "https://amazon-ecs-agent.s3.amazonaws.com/ecs-anywhere-install-latest.sh"
 
@@ -24,8 +25,8 @@ class AutoScalingMachines(Construct):
     """Define EC2 instances in Auto Scaling groups, as :meth:`~cdk_prefect_ecs.FlowCluster.add_auto_scaling_capacity`
     makes them; what that checks is not checked again.
 
-    Creates a role, a launch template, and a group and a capacity provider for each way to buy. An instance costs while
-    it runs.
+    Creates a role, if it is given none, a launch template, and a group and a capacity provider for each way to buy. An
+    instance costs while it runs.
 
     :param cluster: The cluster that they join.
     :param network: Their subnets and security group.
@@ -36,6 +37,7 @@ class AutoScalingMachines(Construct):
     :param min_instances: Instances of each group that always run.
     :param max_instances: Instances of each group at most.
     :param disk: Encrypted disk of an instance.
+    :param role: Role of the instances. None: a new one.
     """
 
     capacity: FlowCapacity
@@ -44,7 +46,7 @@ class AutoScalingMachines(Construct):
     """The group of on-demand instances, if there are any."""
     spot_group: autoscaling.AutoScalingGroup | None
     """The group of Spot instances, if there are any."""
-    role: iam.Role
+    role: iam.IRole
     """Role of the instances: of the ECS agent. Flow runs cannot use it."""
 
     @checked_construct
@@ -62,9 +64,10 @@ class AutoScalingMachines(Construct):
         min_instances: int,
         max_instances: int,
         disk: cdk.Size,
+        role: iam.IRole | None,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.role = iam.Role(
+        self.role = role or iam.Role(
             self,
             "Role",
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
@@ -114,7 +117,10 @@ class AutoScalingMachines(Construct):
             ),
             (["ecs:DiscoverPollEndpoint"], "*", None),  # supports no resource. Source: Service Authorization Reference
         ):
-            self.role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[resource], conditions=conditions))
+            for grantee in grantees(self, self.role):
+                grantee.grant_principal.add_to_principal_policy(
+                    iam.PolicyStatement(actions=actions, resources=[resource], conditions=conditions)
+                )
 
     def _launch_template(self, kind: InstanceKind, disk: cdk.Size) -> ec2.LaunchTemplate:
         hardware = (
@@ -137,8 +143,7 @@ class AutoScalingMachines(Construct):
             machine_image=ecs.EcsOptimizedImage.amazon_linux2023(hardware),
             instance_type=self._instance_types[0],
             user_data=user_data,
-            # Closed to the CDK's own grants, which open every log group of the account.
-            role=self.role.without_policy_updates(),
+            role=as_it_is(self, self.role, "Given"),
             security_group=self._network.security_group,
             associate_public_ip_address=True if self._network.assign_public_ip else None,
             require_imdsv2=True,
@@ -198,8 +203,8 @@ class AutoScalingMachines(Construct):
 class ManagedMachines(Construct):
     """Define ECS Managed Instances, as :meth:`~cdk_prefect_ecs.FlowCluster.add_managed_instances_capacity` makes them.
 
-    Creates a capacity provider, with the roles of ECS and of the instances, for each way to buy. An instance costs
-    while it runs.
+    Creates a capacity provider for each way to buy, with the roles of ECS and of the instances that it is not given. An
+    instance costs while it runs.
 
     :param cluster: The cluster that they belong to.
     :param network: Their subnets and security group.
@@ -209,6 +214,8 @@ class ManagedMachines(Construct):
     :param cpu_architecture: Architecture of what may be chosen.
     :param has_gpu: Whether all of it has GPUs.
     :param disk: Data disk of an instance. None: 80 GiB, by ECS.
+    :param infrastructure_role: Role with which ECS starts and ends the instances. None: a new one.
+    :param instance_role: Role of the instances. None: a new one.
     """
 
     capacity: FlowCapacity
@@ -228,8 +235,11 @@ class ManagedMachines(Construct):
         cpu_architecture: str,
         has_gpu: bool,
         disk: cdk.Size | None,
+        infrastructure_role: iam.IRole | None,
+        instance_role: iam.IRole | None,
     ) -> None:
         super().__init__(scope, construct_id)
+        profile = iam.InstanceProfile(self, "InstanceProfile", role=instance_role) if instance_role else None
 
         def provider(wanted: bool, purchase: ecs.CapacityOptionType, provider_id: str) -> str | None:
             if not wanted:
@@ -243,19 +253,23 @@ class ManagedMachines(Construct):
                 instance_requirements=instance_requirements,
                 task_volume_storage=disk,
                 propagate_tags=ecs.PropagateManagedInstancesTags.CAPACITY_PROVIDER,
+                infrastructure_role=infrastructure_role,
+                ec2_instance_profile=profile,
             )
             cluster.add_managed_instances_capacity_provider(made)
             # AWS's own policy lets ECS pass roles named ecsInstanceRole… without a path; this is the one role, wherever
             # it is. Source: AmazonECSInfrastructureRolePolicyForManagedInstances, AWS Managed Policy Reference.
-            instance_role = made.ec2_instance_profile.role
-            assert instance_role is not None
-            made.infrastructure_role.add_to_principal_policy(
-                iam.PolicyStatement(
-                    actions=["iam:PassRole"],
-                    resources=[instance_role.role_arn],
-                    conditions={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+            passed = instance_role or made.ec2_instance_profile.role
+            assert passed is not None
+            own = (made.infrastructure_role,)
+            for grantee in grantees(self, infrastructure_role) if infrastructure_role else own:
+                grantee.grant_principal.add_to_principal_policy(
+                    iam.PolicyStatement(
+                        actions=["iam:PassRole"],
+                        resources=[passed.role_arn],
+                        conditions={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+                    )
                 )
-            )
             return made.capacity_provider_name
 
         self.capacity = FlowCapacity(
@@ -272,16 +286,17 @@ class ExternalMachines(Construct):
     """Define what machines of your own need to join a cluster, as
     :meth:`~cdk_prefect_ecs.FlowCluster.add_external_capacity` makes it.
 
-    Creates the role of the machines. AWS bills each registered machine by the hour.
+    Creates the role of the machines, if it is given none. AWS bills each registered machine by the hour.
 
     :param cluster: The cluster that they join.
     :param cpu_architecture: Architecture of the machines.
     :param has_gpu: Whether the machines have NVIDIA GPUs.
+    :param registration_role: Role that a machine gets. None: a new one.
     """
 
     capacity: FlowCapacity
     """What a work pool names."""
-    registration_role: iam.Role
+    registration_role: iam.IRole
     """Role that a machine gets when it registers itself."""
     activation_command: str
     """Run it with credentials of the account: answers the activation's id and code, good for one machine and a day."""
@@ -297,11 +312,12 @@ class ExternalMachines(Construct):
         cluster: ecs.ICluster,
         cpu_architecture: str,
         has_gpu: bool,
+        registration_role: iam.IRole | None,
     ) -> None:
         super().__init__(scope, construct_id)
         stack = cdk.Stack.of(self)
         # Source: "Creating an IAM role for external instances", Amazon ECS Developer Guide.
-        self.registration_role = iam.Role(
+        self.registration_role = registration_role or iam.Role(
             self,
             "Role",
             assumed_by=iam.ServicePrincipal(

@@ -91,3 +91,11 @@ def records(scope: Construct, role: iam.IRole) -> Sequence[iam.IGrantable]:
 def grantees(scope: Construct, role: iam.IRole) -> Sequence[iam.IGrantable]:
     """To whom a construct grants what a role needs: the role, and what keeps record of it."""
     return (role, *records(scope, role))
+
+
+def as_it_is(scope: Construct, role: iam.IRole, construct_id: str = "ExecutionRole") -> iam.IRole:
+    """A role, closed to the CDK's own grants: it would widen an execution role with its own idea of reading a secret,
+    and that of instances with every log group of the account."""
+    if isinstance(role, iam.Role):
+        return role.without_policy_updates()
+    return iam.Role.from_role_arn(scope, construct_id, role.role_arn, mutable=False)

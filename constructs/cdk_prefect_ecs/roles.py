@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import aws_cdk as cdk
@@ -74,8 +75,8 @@ class FlowRole(iam.Role):
 class WorkerRole(iam.Role):
     """Define the role of the worker: start and stop flow-run tasks in one cluster, with two roles.
 
-    Creates no permission by itself; :meth:`grant_run_flows` gives it one family of task definitions, called by
-    :class:`~cdk_prefect_ecs.WorkPool`.
+    Creates no permission by itself; :meth:`~cdk_prefect_ecs.WorkPool.grant_run` gives it the task definitions of one
+    pool, called by the worker.
     """
 
     @checked_construct
@@ -109,13 +110,6 @@ def grant_start_tasks(
         image.grant_pull(execution_role)
 
 
-def as_it_is(scope: Construct, role: iam.IRole) -> iam.IRole:
-    """An execution role, closed to CDK's own grants: it would widen it with its own idea of reading a secret."""
-    if isinstance(role, iam.Role):
-        return role.without_policy_updates()
-    return iam.Role.from_role_arn(scope, "ExecutionRole", role.role_arn, mutable=False)
-
-
 def grant_run_flows(
     worker_role: iam.IGrantable,
     scope: Construct,
@@ -124,7 +118,7 @@ def grant_run_flows(
     family: str,
     task_roles: list[iam.IRole],
     observer_queue_name: str,
-) -> None:
+) -> iam.Grant:
     """Grant exactly the calls that prefect-aws makes to run flow runs of one task definition family.
 
     :param worker_role: The worker's role.
@@ -138,19 +132,24 @@ def grant_run_flows(
     tasks = stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*")
     in_cluster = {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}}
 
-    def allow(actions: list[str], resources: list[str], conditions: dict[str, dict[str, str]] | None = None) -> None:
-        worker_role.grant_principal.add_to_principal_policy(
-            iam.PolicyStatement(actions=actions, resources=resources, conditions=conditions)
+    def allow(
+        actions: list[str], resources: list[str], conditions: dict[str, dict[str, str]] | None = None
+    ) -> iam.Grant:
+        return iam.Grant.add_to_principal(
+            grantee=worker_role, actions=actions, resource_arns=resources, conditions=conditions
         )
 
-    allow(["ecs:RunTask"], [task_definitions], in_cluster)
-    allow(["ecs:StopTask"], [tasks], in_cluster)
-    allow(["ecs:TagResource"], [tasks], {"StringEquals": {"ecs:CreateAction": "RunTask"}})
-    allow(["ecs:RegisterTaskDefinition"], [task_definitions])
-    allow(["ecs:DescribeTaskDefinition"], ["*"])  # supports no resource. Source: Service Authorization Reference
-    allow(
-        ["iam:PassRole"],
-        [role.role_arn for role in task_roles],
-        {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
-    )
-    allow(["sqs:GetQueueUrl"], [stack.format_arn(service="sqs", resource=observer_queue_name)])
+    grants = [
+        allow(["ecs:RunTask"], [task_definitions], in_cluster),
+        allow(["ecs:StopTask"], [tasks], in_cluster),
+        allow(["ecs:TagResource"], [tasks], {"StringEquals": {"ecs:CreateAction": "RunTask"}}),
+        allow(["ecs:RegisterTaskDefinition"], [task_definitions]),
+        allow(["ecs:DescribeTaskDefinition"], ["*"]),  # supports no resource. Source: Service Authorization Reference
+        allow(
+            ["iam:PassRole"],
+            [role.role_arn for role in task_roles],
+            {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+        ),
+        allow(["sqs:GetQueueUrl"], [stack.format_arn(service="sqs", resource=observer_queue_name)]),
+    ]
+    return functools.reduce(iam.Grant.combine, grants)

@@ -43,7 +43,7 @@ class FlowStorage(Construct):
         days; one of access logs without access logs.
     """
 
-    bucket: s3.Bucket
+    bucket: s3.IBucket
     """The bucket."""
     access_log_bucket: s3.Bucket | None
     """The bucket of its access logs; None without them."""
@@ -97,7 +97,7 @@ class FlowStorage(Construct):
                 lifecycle_rules=rules,
             )
 
-        self.bucket = new_bucket(
+        self._own = new_bucket(
             "Bucket",
             encryption_key,
             [
@@ -110,6 +110,7 @@ class FlowStorage(Construct):
                 ),
             ],
         )
+        self.bucket = self._own
         self.access_log_bucket = None
         if access_logs:
             # S3 delivers access logs to buckets with SSE-S3 only. Source: "Enabling Amazon S3 server access logging",
@@ -121,6 +122,19 @@ class FlowStorage(Construct):
             )
             self.access_log_bucket = new_bucket("AccessLogs", None, [rule])
             self._log_access_to(self.access_log_bucket)
+
+    @staticmethod
+    @checked
+    def from_bucket(scope: Construct, construct_id: str, *, bucket: s3.IBucket) -> FlowStorage:
+        """Use an existing bucket, of this app or imported. Nothing about it is changed: what expires, and when, is said
+        where it is defined.
+
+        Flow runs read all of it, and write ``results/`` and ``data/``.
+
+        :param bucket: The bucket. One with a key of its own brings it along: ``s3.Bucket.from_bucket_attributes(…,
+            encryption_key=key)``.
+        """
+        return _ExistingStorage(scope, construct_id, bucket=bucket)
 
     @property
     def bucket_name(self) -> str:
@@ -169,8 +183,17 @@ class FlowStorage(Construct):
                 },
             )
         )
-        bucket = self.bucket.node.default_child
+        bucket = self._own.node.default_child
         assert isinstance(bucket, s3.CfnBucket)
         bucket.logging_configuration = s3.CfnBucket.LoggingConfigurationProperty(
             destination_bucket_name=target.bucket_name
         )
+
+
+class _ExistingStorage(FlowStorage):
+    @checked_construct
+    def __init__(self, scope: Construct, construct_id: str, *, bucket: s3.IBucket) -> None:
+        Construct.__init__(self, scope, construct_id)
+        self.bucket = bucket
+        self.access_log_bucket = None
+        self.encryption_key = bucket.encryption_key

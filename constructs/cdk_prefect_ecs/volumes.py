@@ -37,10 +37,11 @@ class FlowVolume:
             read_only=self.read_only,
         )
 
-    def grant(self, flow_role: iam.IGrantable, network: FlowNetwork) -> None:
+    def grant(self, flow_role: iam.IGrantable, network: FlowNetwork) -> iam.Grant:
         """Let flow runs mount it, through this access point alone, and reach it over the network."""
         file_system = self.access_point.file_system
-        iam.Grant.add_to_principal(
+        file_system.connections.allow_default_port_from(network, "Prefect flow runs")
+        return iam.Grant.add_to_principal(
             grantee=flow_role,
             actions=[
                 "elasticfilesystem:ClientMount",
@@ -49,7 +50,6 @@ class FlowVolume:
             resource_arns=[file_system.file_system_arn],
             conditions={"StringEquals": {"elasticfilesystem:AccessPointArn": self.access_point.access_point_arn}},
         )
-        file_system.connections.allow_default_port_from(network, "Prefect flow runs")
 
 
 @checked

@@ -272,10 +272,10 @@ class WorkPool(Construct):
             self.resource.node.add_dependency(network.connectivity)
 
     @checked
-    def grant_run(self, worker_role: iam.IGrantable) -> None:
+    def grant_run(self, worker_role: iam.IGrantable) -> iam.Grant:
         """Grant a worker's role what it takes to run this pool's flow runs; see
         :func:`~cdk_prefect_ecs.roles.grant_run_flows`."""
-        grant_run_flows(
+        return grant_run_flows(
             worker_role,
             self,
             cluster=self._cluster,

@@ -24,8 +24,7 @@ from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_calls
 from cdk_prefect_ecs.network_reach import worker_calls
 from cdk_prefect_ecs.place import checked_construct
-from cdk_prefect_ecs.required_policy import grantees, records
-from cdk_prefect_ecs.roles import as_it_is
+from cdk_prefect_ecs.required_policy import as_it_is, grantees, records
 from cdk_prefect_ecs.settings import check_worker_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_environment import DEFAULT_POLL_SECONDS, worker_environment

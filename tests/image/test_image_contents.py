@@ -141,6 +141,8 @@ def test_baked_adds_only_the_flows(image: str, baked: str) -> None:
     assert inspected[0]["Config"]["Entrypoint"] == inspected[1]["Config"]["Entrypoint"]
     names = sorted(file.name for file in (ROOT / "flows").glob("*.py"))
     assert run(baked, "ls", "/opt/flows").stdout.split() == names
+    modes = run(baked, "stat", "--format=%a", *(f"/opt/flows/{name}" for name in names)).stdout.split()
+    assert set(modes) == {"755"}, "readable, whatever the umask of whoever built it"
     assert run(image, "ls", "/opt").stdout.split() == ["lock", "venv"]
 
 

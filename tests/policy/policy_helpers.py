@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,35 @@ def new_assembly() -> Path:
     return Path(tempfile.mkdtemp(dir=_OUT.name))
 
 
-def run_app(name: str, *, hash_seed: str, cwd: Path) -> Synthesised:
-    """Run app.py for one environment, as the CDK CLI does."""
+def run_app(
+    name: str,
+    *,
+    hash_seed: str,
+    cwd: Path,
+    root: Path = ROOT,
+    variables: Mapping[str, str] | None = None,
+    umask: int = -1,
+) -> Synthesised:
+    """Run app.py for one environment, as the CDK CLI does.
+
+    :param root: The checkout that it is of.
+    :param variables: More of its environment.
+    """
     out = new_assembly()
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("CDK_", "PREFECT_"))}
-    variables |= {
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("CDK_", "PREFECT_"))}
+    inherited |= {
         "CDK_CONTEXT_JSON": json.dumps(CONTEXT | {"env": name}),
         "CDK_OUTDIR": str(out),
         "PYTHONHASHSEED": hash_seed,
     }
     done = subprocess.run(
-        [sys.executable, str(ROOT / "app.py")], env=variables, cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, str(root / "app.py")],
+        env=inherited | (variables or {}),
+        cwd=cwd,
+        umask=umask,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return Synthesised(out, done.returncode, done.stderr)
 

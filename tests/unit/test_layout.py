@@ -6,8 +6,11 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 import cdk_prefect_ecs
@@ -144,6 +147,46 @@ def test_every_parameter_of_a_construct_is_documented(name: str) -> None:
     parameters = set(inspect.signature(cls.__init__).parameters) - {"self", "scope", "construct_id"}
     documentation = inspect.getdoc(cls) or ""
     assert [parameter for parameter in parameters if f":param {parameter}:" not in documentation] == []
+
+
+@pytest.mark.parametrize("name", cdk_prefect_ecs.__all__)
+def test_grants_and_imports_are_as_in_the_cdk(name: str) -> None:
+    cls = getattr(cdk_prefect_ecs, name)
+    for member, value in public_members(name):
+        _, _, attribute = member.partition(".")
+        if not inspect.isfunction(value):
+            continue
+        returned = get_type_hints(value).get("return")
+        if attribute == "grant" or attribute.startswith("grant_"):
+            assert returned is iam.Grant, member
+        if attribute.startswith("from_"):
+            assert returned is cls, member
+            assert isinstance(vars(cls)[attribute], staticmethod), member
+
+
+@pytest.mark.parametrize(
+    ("attribute", "interface", "names"),
+    [
+        (
+            "connections",
+            ec2.IConnectable,
+            {"DaskAccess", "FlowNetwork", "PrefectExecutionLayer", "WorkerHost", "WorkerService"},
+        ),
+        (
+            "grant_principal",
+            iam.IGrantable,
+            {"DaskAccess", "Lazarus", "PrefectExecutionLayer", "RequiredPolicy", "WorkerHost", "WorkerService"},
+        ),
+    ],
+)
+def test_what_may_connect_or_be_granted_is_taken_for_it_by_the_cdk(
+    attribute: str, interface: Any, names: set[str]
+) -> None:
+    ours = {name: getattr(cdk_prefect_ecs, name) for name in CONSTRUCTS}
+    assert {name for name, cls in ours.items() if attribute in vars(cls)} == names
+    for name in names:
+        implemented = [each for declared in ours[name].__jsii_ifaces__ for each in declared.__mro__]
+        assert interface in implemented, f"{name}: @jsii.implements({interface.__name__}) is missing"
 
 
 @pytest.mark.parametrize("name", CONSTRUCTS)

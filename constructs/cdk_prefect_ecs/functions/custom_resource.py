@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, Literal
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # CloudFormation refuses responses over 4096 bytes; a character here may take three.
 _REASON_CHARACTERS = 1000

@@ -30,7 +30,7 @@ from .lazarus_rules import (
 from .lazarus_world import FlowRuns, Seen, Tasks
 from .prefect_api import PrefectApiClient, PrefectApiError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
 
 _RESERVE_SECONDS = 2.0  # of the function's time, for what comes after the last call
@@ -106,7 +106,7 @@ class Lazarus:
         self._tasks = tasks
         self._pools = pools
         self._deadline = deadline
-        self.counts = {name: Counts() for name in pools}
+        self.counts: dict[str, Counts] = {name: Counts() for name in pools}
 
     def tend(self) -> list[str]:
         """Look at every run once and do what has to be done; returns what failed, to be tried again."""

@@ -28,8 +28,15 @@ RESCHEDULED: Final = "Late"
 MARK: Final = "Lazarus: "
 
 _COUNTED = re.compile(rf"{re.escape(MARK)}\((interruption|capacity|failure)\) ")
-#: What RunTask says without capacity: of Fargate, and of instances that are too full.
-_NO_CAPACITY: Final = re.compile(r"\bcapacity\b|\bRESOURCE:(CPU|MEMORY|GPU|ENI)\b", re.IGNORECASE)
+#: What ECS says without capacity, of Fargate, of instances that are too full and of a provider that has none, when it
+#: refuses a task or stops it before it started. The bare word is in ARNs too, of which a missing right would tell.
+#: Source: "Amazon ECS API failure reasons", Amazon ECS Developer Guide; prefect-aws says "due to a capacity provider
+#: error" of whatever speaks of one.
+_NO_CAPACITY: Final = re.compile(
+    r"(?i:\b(capacity is unavailable|no capacity|due to a capacity provider error)\b)"
+    r"|(?i:\bno container instances were found in your capacity provider\b)"
+    r"|\b(RESOURCE:(CPU|MEMORY|GPU|ENI|PORTS)|EMPTY CAPACITY PROVIDER|NO ACTIVE INSTANCES)\b"
+)
 #: Source: "Stopped tasks error messages", Amazon ECS Developer Guide.
 _INSTANCE_GONE: Final = re.compile(r"\bHost EC2 \(instance [^)]*\) (terminated|stopped)")
 _SWITCHED: Final = "; switched to on-demand"
@@ -387,7 +394,7 @@ def _explain(run: Run, task: Task | None, spot_provider: str | None) -> tuple[Ca
         if task.capacity_provider and task.capacity_provider == spot_provider:
             return Cause.INTERRUPTION, "Spot took its machine"
         return Cause.FAILURE, f"its machine is gone ({_shortened(reason)})"
-    if "Capacity is unavailable" in reason:
+    if _NO_CAPACITY.search(reason):
         return Cause.CAPACITY, "no capacity for its task"
     if any("OutOfMemory" in container.reason for container in task.containers) or "OutOfMemory" in reason:
         return Cause.FAILURE, "it ran out of memory; give it more (job variable memory)"

@@ -10,7 +10,7 @@ from typing import Any
 from .lazarus_rules import PARKED, RESCHEDULED, Container, Reschedule, Run, State, Task
 from .prefect_api import PrefectApiClient, PrefectApiError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _PAGE = 200  # the most that Prefect's filters return
 _DESCRIBED = 100  # the most that DescribeTasks takes

@@ -79,16 +79,16 @@ class PrefectApiClient:
         deadline: float,
         credential_source: str | None = None,
     ) -> None:
-        self.url = _checked_url(url)
+        self.url: str = _checked_url(url)
         self.deadline = deadline
         self.timeout_seconds = timeout_seconds
-        self.credential_source = credential_source or "the configured credential"
+        self.credential_source: str = credential_source or "the configured credential"
         self._authorization_header = authorization_header
         self._secrets = _secrets_in(authorization_header)
         self._csrf_headers: dict[str, str] = {}
         self._opener = urllib.request.build_opener(_NoRedirects())
         host = urllib.parse.urlsplit(self.url).hostname or ""
-        self.is_cloud = host == "prefect.cloud" or host.endswith(".prefect.cloud")
+        self.is_cloud: bool = host == "prefect.cloud" or host.endswith(".prefect.cloud")
 
     def __repr__(self) -> str:
         return f"PrefectApiClient({self.url!r})"
@@ -106,15 +106,19 @@ class PrefectApiClient:
         return client
 
     def get(self, path: str) -> Any:
+        """Return what is at a path of the API."""
         return self._request("GET", path, None)
 
     def post(self, path: str, body: Any = None) -> Any:
+        """Create, filter or act, and return the answer."""
         return self._request("POST", path, body)
 
     def patch(self, path: str, body: Any = None) -> Any:
+        """Change some fields, and return the answer."""
         return self._request("PATCH", path, body)
 
     def delete(self, path: str, body: Any = None) -> Any:
+        """Delete what is at a path, and return the answer."""
         return self._request("DELETE", path, body)
 
     def server_version(self) -> str:

@@ -21,7 +21,7 @@ from .prefect_api import PrefectApiClient, PrefectApiError
 from .typed_properties import decode
 from .work_queues import WantedQueue, sync_queues
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 POOL_TYPE = "ecs"
 BLOCK_TYPE = "s3-bucket"
@@ -140,6 +140,7 @@ class Mark:
         return (description or "")[: found.start()], cls(found["owner"], found["resource"], adopted)
 
     def appended_to(self, text: str) -> str:
+        """A description with the mark at its end."""
         return f"{text}\n\n{self}" if text else str(self)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from .prefect_api import PrefectApiClient, PrefectApiError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _PAGE = 200
 #: Runs that a queue still has something to do with: deleted with it, they would wait for ever.

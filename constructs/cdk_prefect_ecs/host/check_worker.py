@@ -68,6 +68,7 @@ def quoted(name: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Called by the unit and by the installation, with ``--online`` or without; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = HostSettings.read()
     os.environ.setdefault("AWS_REGION", settings.region)

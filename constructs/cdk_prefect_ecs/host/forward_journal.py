@@ -143,6 +143,7 @@ def journalctl(cursor_file: Path) -> list[str]:
 
 
 def main() -> int:
+    """Called by the unit; returns the exit code."""
     import boto3
     from botocore.config import Config
 

@@ -39,6 +39,7 @@ def environment(settings: HostSettings, inherited: Mapping[str, str]) -> dict[st
 
 
 def main() -> None:
+    """Called by the unit: becomes the worker, or ends with a sentence that says why not."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = HostSettings.read()
     try:

@@ -174,6 +174,8 @@ def test_interruptions_do_not_count_against_max_reschedules() -> None:
         f"Failed to submit flow run to infrastructure: RuntimeError: Failed to run ECS task: {NO_CAPACITY}",
         "Failed to submit flow run to infrastructure: RuntimeError: Failed to run ECS task due to a capacity provider "
         "error. Verify that your Fargate or EC2 capacity providers are correctly configured",
+        "Failed to submit flow run to infrastructure: InvalidParameterException: No Container Instances were found in "
+        "your capacity provider.",
     ],
 )
 def test_never_placed_because_the_worker_found_no_capacity(message: str) -> None:
@@ -584,9 +586,66 @@ def test_another_instance_that_goes_is_a_failure(provider: str) -> None:
     assert "its machine is gone (Host EC2 (instance i-0123456789abcdef0) terminated.)" in action.message
 
 
-@pytest.mark.parametrize("reason", ["RESOURCE:GPU", "RESOURCE:MEMORY", "RESOURCE:CPU"])
+@pytest.mark.parametrize(
+    "reason", ["RESOURCE:GPU", "RESOURCE:MEMORY", "RESOURCE:CPU", "RESOURCE:ENI", "RESOURCE:PORTS"]
+)
 def test_instances_that_are_full_lack_capacity(reason: str) -> None:
     message = f"Failed to submit: RuntimeError: Failed to run ECS task: {reason}"
     action = decision(states((0, "SCHEDULED"), (1, "PENDING"), (20, "CRASHED", "Crashed", message)), named=None)
     assert isinstance(action, Reschedule)
     assert action.cause == Cause.CAPACITY
+
+
+@pytest.mark.parametrize("reason", ["RESOURCE:MEMORY", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES"])
+def test_a_task_that_waited_for_an_instance_in_vain_lacked_capacity(reason: str) -> None:
+    stopped = task(stop_code="TaskFailedToStart", stopped_reason=f"TaskFailedToStart: {reason}")
+    action = decision(PENDING, stopped)
+    assert isinstance(action, Reschedule)
+    assert action.cause == Cause.CAPACITY
+
+
+# What speaks of capacity, or of a resource, and lacks something else. None of it ends by itself.
+
+PROVIDER_ARN = "arn:aws:ecs:us-east-1:123456789012:capacity-provider/no-capacity"
+DENIED = (
+    "An error occurred (AccessDeniedException) when calling the RunTask operation: User: "
+    "arn:aws:sts::123456789012:assumed-role/capacity-team/worker is not authorized to perform: ecs:RunTask "
+    "on resource: "
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"{DENIED}{PROVIDER_ARN} because no identity-based policy allows the ecs:RunTask action",
+        f"{DENIED}arn:aws:ecs:us-east-1:123456789012:task-definition/capacity:1 with an explicit deny in a service "
+        "control policy",
+        "An error occurred (InvalidParameterException) when calling the RunTask operation: No Container Instances were "
+        "found in your cluster.",  # of the launch type EXTERNAL: no machine has been registered
+        "Failed to run ECS task: AGENT",
+        "Failed to run ECS task: ATTRIBUTE",
+        "Failed to run ECS task: MemberOf placement constraint unsatisfied.",
+        "Failed to run ECS task: RESOURCE:CPUS",
+    ],
+)
+def test_what_only_speaks_of_capacity_is_a_failure_and_capped(message: str) -> None:
+    message = f"Failed to submit flow run to infrastructure: RuntimeError: {message}"
+    actions = [decision(lost("failure", i, "CRASHED", message), named=None, now=1000) for i in range(4)]
+    assert [a.cause for a in actions if isinstance(a, Reschedule)] == [Cause.FAILURE] * 3
+    assert isinstance(actions[3], GiveUp)
+    assert message in actions[3].message
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        f"ResourceInitializationError: AccessDeniedException: not authorized on resource: {PROVIDER_ARN}",
+        "TaskFailedToStart: MemberOf placement constraint unsatisfied",
+        "TaskFailedToStart: AGENT",
+    ],
+)
+def test_a_task_that_could_not_start_for_something_else_is_a_failure(reason: str) -> None:
+    action = decision(PENDING, task(stop_code="TaskFailedToStart", stopped_reason=reason))
+    assert isinstance(action, Reschedule)
+    assert action.cause == Cause.FAILURE
+    assert reason in action.message

@@ -213,14 +213,16 @@ def in_order(policy: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(policy, key=lambda statement: json.dumps(statement, sort_keys=True))
 
 
-def statements(template: Template, role: str) -> list[dict[str, Any]]:
-    """Every statement that a role has, wherever it is written; `role` is its logical id without the hash."""
+def statements(template: Template, role: str, managed_policy: str | None = None) -> list[dict[str, Any]]:
+    """Every statement that a role has, wherever it is written; `role` is its logical id without the hash. It has no
+    managed policy besides the one that is named."""
     resources = template.to_json()["Resources"]
     found: list[dict[str, Any]] = []
     for logical_id, resource in resources.items():
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::IAM::Role" and _HASH.sub("", logical_id) == role:
-            assert "ManagedPolicyArns" not in properties, f"{role} has managed policies"
+            managed = [plain(arn).rpartition("/")[2] for arn in properties.get("ManagedPolicyArns", [])]
+            assert managed == ([managed_policy] if managed_policy else []), f"{role} has managed policies"
             for policy in properties.get("Policies", []):
                 found += [canonical(statement) for statement in policy["PolicyDocument"]["Statement"]]
         elif resource["Type"] == "AWS::IAM::Policy" and f"<{role}>" in plain(properties["Roles"]):

@@ -13,6 +13,7 @@ from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_ssm as ssm
 from library_helpers import Parts, cloud_api, make_parts, new_app
@@ -201,6 +202,10 @@ class World:
             "Key",
             "arn:aws:kms:us-east-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef",
         )
+
+    @cached_property
+    def bucket(self) -> s3.IBucket:
+        return s3.Bucket.from_bucket_name(self.stack, "Bucket", "mine")
 
     @cached_property
     def imported_role(self) -> iam.IRole:

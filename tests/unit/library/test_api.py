@@ -38,8 +38,8 @@ def granted(api: PrefectApi, stack: cdk.Stack) -> tuple[list[dict[str, Any]], li
     """What the ECS agent's and a function's role get."""
     agent = iam.Role(stack, "Agent", assumed_by=iam.AccountRootPrincipal())
     function = iam.Role(stack, "Function", assumed_by=iam.AccountRootPrincipal())
-    api.grant_inject_secret(stack, agent)
-    api.grant_read_secret(stack, function)
+    injected, read = api.grant_inject_secret(stack, agent), api.grant_read_secret(stack, function)
+    assert len(injected.principal_statements) == len(read.principal_statements) >= (api.secret is not None)
     template = Template.from_stack(stack)
     return statements(template, "Agent"), statements(template, "Function")
 

@@ -4,10 +4,12 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
 from aws_cdk.assertions import Template
 from library_helpers import (
     allow,
     assert_refused,
+    canonical,
     imported_vpc,
     in_order,
     make_parts,
@@ -18,7 +20,15 @@ from library_helpers import (
     statements,
 )
 
-from cdk_prefect_ecs import CapacityKind, CapacityWeight, FlowCapacity, FlowCluster, FlowNetwork, SpotPolicy
+from cdk_prefect_ecs import (
+    CapacityKind,
+    CapacityWeight,
+    FlowCapacity,
+    FlowCluster,
+    FlowNetwork,
+    RequiredPolicy,
+    SpotPolicy,
+)
 from cdk_prefect_ecs.capacity import default_spot_policy
 
 ASSOCIATIONS = "AWS::ECS::ClusterCapacityProviderAssociations"
@@ -312,6 +322,65 @@ def test_managed_instances_with_everything_set() -> None:
     instances = resource(template, "ClusterManagedSpotProviderInstanceRole")["Properties"]
     assert instances["RoleName"].startswith("ecsInstanceRole")
     assert len(instances["RoleName"]) <= 64
+
+
+def test_managed_instances_on_both_ways_share_the_roles_that_are_given() -> None:
+    stack, cluster, network = a_cluster()
+    infrastructure, instances = (
+        iam.Role.from_role_arn(stack, name, f"arn:aws:iam::123456789012:role/team/{name}", mutable=False)
+        for name in ("infrastructure", "instances")
+    )
+    cluster.add_managed_instances_capacity(
+        "Managed", network=network, spot=True, infrastructure_role=infrastructure, instance_role=instances
+    )
+    template = Template.from_stack(stack)
+    template.resource_count_is("AWS::IAM::Role", 0)
+    assert only(template, "AWS::IAM::InstanceProfile")["Roles"] == ["instances"]
+    for provider in ("OnDemand", "Spot"):
+        found = plain(resource(template, f"ClusterManaged{provider}Provider")["Properties"]["ManagedInstancesProvider"])
+        assert found["InfrastructureRoleArn"] == infrastructure.role_arn
+        assert found["InstanceLaunchTemplate"]["Ec2InstanceProfileArn"] == "<ClusterManagedInstanceProfile.Arn>"
+    required = {arn: stack.resolve(document) for arn, document in RequiredPolicy.of(stack).items()}
+    assert set(required) == {infrastructure.role_arn}
+    (statement,) = required[infrastructure.role_arn]["Statement"]
+    assert canonical(statement) == allow(
+        "iam:PassRole", instances.role_arn, {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+    )
+
+
+def test_one_role_of_managed_instances_may_be_given_and_the_other_made() -> None:
+    stack, cluster, network = a_cluster()
+    instances = iam.Role(stack, "Mine", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+    cluster.add_managed_instances_capacity("Managed", network=network, instance_role=instances)
+    template = Template.from_stack(stack)
+    condition = {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+    infrastructure = "ClusterManagedOnDemandProviderOnDemandProviderRole"
+    managed = "AmazonECSInfrastructureRolePolicyForManagedInstances"
+    assert statements(template, infrastructure, managed) == [allow("iam:PassRole", "<Mine.Arn>", condition)]
+    assert RequiredPolicy.of(stack) == {}
+
+
+def test_a_role_of_the_app_for_instances_gets_what_the_agent_calls_and_nothing_of_the_cdks() -> None:
+    own_stack, own_cluster, own_network = a_cluster()
+    own_cluster.add_auto_scaling_capacity("Machines", network=own_network, instance_types=types("m7i.large"))
+    stack, cluster, network = a_cluster()
+    mine = iam.Role(stack, "Mine", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+    machines = cluster.add_auto_scaling_capacity(
+        "Machines", network=network, instance_types=types("m7i.large"), role=mine
+    )
+    assert machines.role is mine
+    own, template = Template.from_stack(own_stack), Template.from_stack(stack)
+    assert statements(template, "Mine") == statements(own, "ClusterMachinesRole")
+    template.resource_count_is("AWS::IAM::Role", 1)
+
+
+def test_machines_of_ones_own_with_a_role_of_ones_own() -> None:
+    stack, cluster, _ = a_cluster()
+    role = iam.Role.from_role_arn(stack, "Given", "arn:aws:iam::123456789012:role/team/anywhere")
+    own = cluster.add_external_capacity("Own", registration_role=role)
+    assert own.registration_role is role
+    Template.from_stack(stack).resource_count_is("AWS::IAM::Role", 0)
+    assert " --iam-role team/anywhere --registration-limit 1 " in str(plain(stack.resolve(own.activation_command)))
 
 
 def test_instances_on_spot_only() -> None:

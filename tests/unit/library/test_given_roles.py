@@ -6,6 +6,7 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_efs as efs
@@ -27,7 +28,10 @@ from cdk_prefect_ecs import (
     WorkerHost,
 )
 
-ROLES = ("execution", "worker", "flow", "lazarus", "sync", "pool_worker", "host", "dask", "flow_log")
+ROLES = (
+    *("execution", "worker", "flow", "lazarus", "sync", "pool_worker", "host", "dask", "flow_log"),
+    *("instances", "infrastructure"),
+)
 #: Where they are made when they are not given.
 OWN = {
     "execution": "PrefectExecutionRole",
@@ -39,7 +43,11 @@ OWN = {
     "host": "HostRole",
     "dask": "DaskExecutionRole",
     "flow_log": "NetworkVpcFlowLogIAMRole",
+    "instances": "PrefectClusterMachinesRole",
+    "infrastructure": "PrefectClusterManagedOnDemandProviderOnDemandProviderRole",
 }
+#: What AWS's managed policies allow is theirs to say: those who give a role attach them.
+MANAGED_POLICIES = {"infrastructure": "AmazonECSInfrastructureRolePolicyForManagedInstances"}
 
 
 def arn(name: str) -> str:
@@ -47,7 +55,7 @@ def arn(name: str) -> str:
 
 
 def build(*, given: bool, mutable: bool = False, with_key: bool = False) -> cdk.Stack:
-    """Everything that may be granted anything: ECR, secrets, EFS, ECS Exec, a key, hosts, Dask, flow logs."""
+    """Everything that may be granted anything: ECR, secrets, EFS, ECS Exec, a key, hosts, Dask, flow logs, machines."""
     stack = new_stack(env=cdk.Environment(account="123456789012", region="us-east-1"))
     roles: dict[str, Any] = dict.fromkeys(ROLES)
     if given:
@@ -89,6 +97,15 @@ def build(*, given: bool, mutable: bool = False, with_key: bool = False) -> cdk.
         role=roles["host"],
     )
     DaskAccess(stack, "Dask", cluster=layer.cluster, network=network, image=image, execution_role=roles["dask"])
+    layer.cluster.add_auto_scaling_capacity(
+        "Machines", network=network, instance_types=[ec2.InstanceType("m7g.large")], spot=True, role=roles["instances"]
+    )
+    layer.cluster.add_managed_instances_capacity(
+        "Managed",
+        network=network,
+        infrastructure_role=roles["infrastructure"],
+        instance_role=iam.Role.from_role_arn(stack, "managedRole", arn("managed"), mutable=mutable) if given else None,
+    )
     return stack
 
 
@@ -111,7 +128,7 @@ def test_what_is_written_down_is_what_a_role_of_our_own_is_granted(with_key: boo
     resolved = {name: stack.resolve(document)["Statement"] for name, document in required.items()}
     for name in ROLES:
         said = flat([canonical(statement) for statement in resolved[arn(name)]])
-        granted = flat(statements(own, OWN[name]))
+        granted = flat(statements(own, OWN[name], MANAGED_POLICIES.get(name)))
         # Roles are passed by ARN: theirs are other ones than ours.
         passed = {entry for entry in said | granted if "iam:PassRole" in entry}
         assert granted, name
@@ -151,8 +168,11 @@ def test_the_roles_are_those_that_are_used() -> None:
     }
     functions = [each["Properties"] for each in template.find_resources("AWS::Lambda::Function").values()]
     assert {arn("lazarus"), arn("sync")} <= {str(function["Role"]) for function in functions}
-    (profile,) = template.find_resources("AWS::IAM::InstanceProfile").values()
-    assert profile["Properties"]["Roles"] == ["host"]
+    profiles = template.find_resources("AWS::IAM::InstanceProfile").values()
+    assert sorted(profile["Properties"]["Roles"] for profile in profiles) == [["host"], ["instances"], ["managed"]]
+    providers = [each["Properties"] for each in template.find_resources("AWS::ECS::CapacityProvider").values()]
+    managed = [each["ManagedInstancesProvider"] for each in providers if "ManagedInstancesProvider" in each]
+    assert [each["InfrastructureRoleArn"] for each in managed] == [arn("infrastructure")]
     (flow_log,) = template.find_resources("AWS::EC2::FlowLog").values()
     assert flow_log["Properties"]["DeliverLogsPermissionArn"] == arn("flow_log")
     pools = [str(each["Properties"]) for each in template.find_resources("Custom::PrefectWorkPool").values()]

@@ -113,7 +113,7 @@ def test_pull_is_granted_for_the_one_repository() -> None:
 def test_a_public_image_takes_no_permission() -> None:
     stack = new_stack()
     role = iam.Role(stack, "Role", assumed_by=iam.AccountRootPrincipal())
-    FlowImage.from_registry("flows:1").grant_pull(role)
+    assert FlowImage.from_registry("flows:1").grant_pull(role).principal_statements == []
     Template.from_stack(stack).resource_count_is("AWS::IAM::Policy", 0)
 
 
@@ -126,7 +126,7 @@ def test_credentials_of_a_registry() -> None:
     secret = secretsmanager.Secret(stack, "Registry", encryption_key=key)
     role = iam.Role(stack, "Role", assumed_by=iam.AccountRootPrincipal())
     image = FlowImage.from_registry("registry.example.com/flows:1", credentials=secret)
-    image.grant_pull(role)
+    assert len(image.grant_pull(role).principal_statements) == 2
     granted = statements(Template.from_stack(stack), "Role")
     assert granted[0] == allow("kms:Decrypt", "<Key.Arn>", through("secretsmanager"))
     assert granted[1] == allow("secretsmanager:GetSecretValue", "<Registry>")

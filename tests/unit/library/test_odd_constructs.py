@@ -127,6 +127,12 @@ MAKERS = [
         removal_policy=Of("destroy"),
         auto_delete_objects=False,
     ),
+    Maker(
+        "FlowStorage.from_bucket",
+        lambda world, **given: FlowStorage.from_bucket(world.stack, "Made", **given),
+        {"bucket": Of("bucket")},
+        {},
+    ),
     construct(FlowNetwork, mode="nat", max_azs=2, nat_gateways=1, flow_log_retention=Of("retention")),
     Maker(
         "FlowNetwork of an existing VPC",
@@ -156,6 +162,7 @@ MAKERS = [
         min_instances=1,
         max_instances=5,
         disk=Of("some_gib"),
+        role=Of("imported_role"),
     ),
     method(
         "cluster",
@@ -167,8 +174,17 @@ MAKERS = [
         cpu_architecture="X86_64",
         has_gpu=False,
         disk=Of("some_gib"),
+        infrastructure_role=Of("imported_role"),
+        instance_role=Of("imported_role"),
     ),
-    method("cluster", "add_external_capacity", {"construct_id": "Made"}, cpu_architecture="ARM64", has_gpu=True),
+    method(
+        "cluster",
+        "add_external_capacity",
+        {"construct_id": "Made"},
+        cpu_architecture="ARM64",
+        has_gpu=True,
+        registration_role=Of("imported_role"),
+    ),
     construct(
         TaskEvents,
         {"cluster": Of("cluster")},

@@ -3,10 +3,14 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
 from aws_cdk.assertions import Template
-from library_helpers import allow, assert_refused, in_order, new_stack, only, plain, statements
+from library_helpers import allow, assert_refused, cloud_api, in_order, new_stack, only, plain, statements
 
-from cdk_prefect_ecs import FlowStorage
+from cdk_prefect_ecs import FlowStorage, PrefectExecutionLayer
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 BUCKET = "<StorageBucket.Arn>"
 
@@ -145,3 +149,53 @@ def test_imported_role_is_granted() -> None:
     policy = only(Template.from_stack(stack), "AWS::IAM::Policy")
     assert policy["Roles"] == ["flows"]
     assert len(policy["PolicyDocument"]["Statement"]) == 3
+
+
+# An existing bucket
+
+
+def with_existing_bucket(**attributes: Any) -> tuple[Template, FlowStorage]:
+    """A layer on a bucket of somebody else."""
+    stack = new_stack()
+    key = kms.Key.from_key_arn(stack, "Key", KEY) if attributes.pop("with_key", False) else None
+    bucket = s3.Bucket.from_bucket_attributes(stack, "Lake", bucket_name="lake", encryption_key=key)
+    storage = FlowStorage.from_bucket(stack, "Storage", bucket=bucket)
+    assert (storage.bucket, storage.bucket_name, storage.access_log_bucket) == (bucket, "lake", None)
+    PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), storage=storage)
+    return Template.from_stack(stack), storage
+
+
+def test_an_existing_bucket_is_used_and_not_changed() -> None:
+    template, storage = with_existing_bucket()
+    assert storage.encryption_key is None
+    template.resource_count_is("AWS::S3::Bucket", 0)
+    template.resource_count_is("AWS::S3::BucketPolicy", 0)
+    pool = str(plain(only(template, "Custom::PrefectWorkPool")))
+    assert "'lake'" in pool
+    lake = "arn:<AWS::Partition>:s3:::lake"
+    assert statements(template, "PrefectFlowRole") == in_order(
+        [
+            allow("s3:ListBucket", lake),
+            allow("s3:GetObject", f"{lake}/*"),
+            allow(["s3:PutObject", "s3:AbortMultipartUpload"], [f"{lake}/results/*", f"{lake}/data/*"]),
+        ]
+    )
+
+
+def test_an_existing_bucket_brings_its_key_along() -> None:
+    template, storage = with_existing_bucket(with_key=True)
+    assert storage.encryption_key is not None
+    (through_s3,) = [each for each in statements(template, "PrefectFlowRole") if "kms:Decrypt" in each["Action"]]
+    assert through_s3["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert through_s3["Resource"] == [KEY]
+    assert through_s3["Condition"] == {"StringEquals": {"kms:ViaService": "s3.<AWS::Region>.amazonaws.com"}}
+
+
+def test_a_bucket_of_the_app_is_used() -> None:
+    stack = new_stack()
+    storage = FlowStorage.from_bucket(stack, "Storage", bucket=s3.Bucket(stack, "Mine"))
+    role = iam.Role(stack, "Role", assumed_by=iam.AccountRootPrincipal())
+    storage.grant_flow_access(role)
+    template = Template.from_stack(stack)
+    template.resource_count_is("AWS::S3::Bucket", 1)
+    assert allow("s3:ListBucket", "<Mine.Arn>") in statements(template, "Role")

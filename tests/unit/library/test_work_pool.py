@@ -304,7 +304,9 @@ def test_grant_run_reaches_another_worker_role() -> None:
     parts = make_parts()
     pool = parts.pool()
     other = iam.Role(parts.stack, "Other", assumed_by=iam.AccountRootPrincipal())
-    pool.grant_run(other)
+    granted = pool.grant_run(other)
+    assert granted.success
+    assert len(granted.principal_statements) == 7
     template = Template.from_stack(parts.stack)
     assert statements(template, "WorkerRole") == []
     assert len(statements(template, "Other")) == 7

@@ -42,7 +42,8 @@ def check_prefect_name(what: str, name: str) -> None:
     :raises ValueError: Empty, with spaces around it, with a character that Prefect refuses or that cannot be printed,
         only dots, or too long.
     """
-    if not name.strip():
+    # To Prefect, quotes around nothing are nothing. Source: prefect.types.names, `non_emptyish`.
+    if not name.strip("' \""):
         raise ValueError(f"{what} must not be empty; got {name!r}")
     if name != name.strip():
         raise ValueError(f"{what} must not begin or end with a space; got {name!r}")

@@ -23,6 +23,7 @@ def test_takes_what_prefect_takes(name: str) -> None:
     [
         ("", "work_pool_name must not be empty; got ''"),
         ("  ", "work_pool_name must not be empty"),
+        ("\"' '\"", "work_pool_name must not be empty"),
         (" etl", "must not begin or end with a space; got ' etl'"),
         ("a/b", "'a/b' contains /; Prefect refuses any of / % & > <"),
         ("a<b>", "contains < >"),

@@ -21,6 +21,7 @@ export DO_NOT_TRACK := 1
 
 VENV := .venv/.installed
 NODE := node_modules/.installed
+NODE_CHECKS := node_modules/.checks
 CHECKS := .venv/.checks
 CHECKOV := .venv/checkov/.installed
 INSTALLED := $(VENV) $(NODE)
@@ -34,7 +35,7 @@ demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see i
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
 # What computes, on two cores; then what mostly waits, by itself, as a busy machine is not what it is to show.
-test: lint ## Run checks, unit, policy and integration tests
+test: lint $(NODE_CHECKS) ## Run checks, unit, policy and integration tests
 	pytest -n 2 --dist loadfile -m "not slow and not image and not checkov" tests/unit tests/policy
 	pytest -m "not slow" tests/integration
 
@@ -114,7 +115,7 @@ bench: $(INSTALLED) ## Measure, ours beside others in one run (BENCH=synth or sp
 findings: $(VENV) ## List in docs/findings.md which findings of the policy checks are accepted, and why
 	@python -m tools.list_findings
 
-permissions: $(INSTALLED) ## Write docs/permissions.md anew: what each role may do, and which code needs it
+permissions: $(INSTALLED) $(NODE_CHECKS) ## Write docs/permissions.md anew: what each role may do, and which code needs it
 	@python -m tools.permissions
 
 templates: $(VENV) ## Write plain CloudFormation templates into build/templates: docs/templates.md says how to deploy them
@@ -149,8 +150,12 @@ $(VENV): requirements.txt pyproject.toml
 
 $(NODE): package.json package-lock.json $(VENV)
 	@echo "Setting up node_modules: the pinned CDK CLI …"
-	@npm ci --silent --no-audit --no-fund
+	@npm ci --omit=dev --silent --no-audit --no-fund
 	@touch $@
+
+$(NODE_CHECKS): $(NODE)
+	@npm ci --silent --no-audit --no-fund
+	@touch $(NODE) $@
 
 $(CHECKS): requirements-checks.txt $(VENV)
 	@.venv/bin/uv pip install --quiet --requirement requirements-checks.txt

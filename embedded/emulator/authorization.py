@@ -162,6 +162,8 @@ def more_exactly(service: str, resource: str, data: Json) -> str:
         return f"{resource}:log-stream:{stream}"
     if service == "ecr" and len(names := data.get("repositoryNames") or []) == 1:
         return arn_of("ecr", f"repository/{names[0]}")
+    if service == "ssm" and len(names := data.get("Names") or []) == 1 and not names[0].startswith("arn:"):
+        return arn_of("ssm", f"parameter/{names[0].lstrip('/')}")
     return resource
 
 

@@ -99,6 +99,8 @@ def test_machines() -> None:
         ("ecr", "*", {"repositoryNames": ["cdk-assets"]}, "arn:aws:ecr:us-east-1:000000000000:repository/cdk-assets"),
         ("ecr", "*", {"repositoryNames": ["a", "b"]}, "*"),
         ("ecr", "arn:r", {"repositoryName": "a"}, "arn:r"),
+        ("ssm", "*", {"Names": ["/prefect/key"]}, "arn:aws:ssm:us-east-1:000000000000:parameter/prefect/key"),
+        ("ssm", "*", {"Names": ["/prefect/key", "/other"]}, "*"),
         ("s3", "arn:b", {}, "arn:b"),
     ],
 )

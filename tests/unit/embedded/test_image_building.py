@@ -46,7 +46,7 @@ def test_packages_have_the_versions_of_the_app() -> None:
 
 def test_whatever_is_copied_gets_through_the_ignore_file() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (FLOW / "Dockerfile").read_text(), re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(?:--chmod=\d+ )?(.+) \S+$", (FLOW / "Dockerfile").read_text(), re.MULTILINE)
     assert {source for line in copied for source in line.split()} | {"docker/flow/Dockerfile"} == allowed
 
 

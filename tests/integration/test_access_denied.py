@@ -6,7 +6,6 @@ shows that its session works.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,8 +93,6 @@ def deployed(app: DeployedApp) -> Iterator[Deployed]:
     ecs.create_cluster(clusterName="somebody-elses")
     ecs.register_task_definition(family="somebody-elses", **TASK)
     family = f"PrefectEmbedded-Execution-{outputs['WorkPoolName']}"
-    with closing(aws.client_as(roles["worker"], "ecs")) as worker:
-        worker.register_task_definition(family=family, executionRoleArn=roles["execution"], **TASK)
     deployed = Deployed(
         app,
         roles,
@@ -110,9 +107,7 @@ def deployed(app: DeployedApp) -> Iterator[Deployed]:
     )
     yield deployed
     deployed.close()
-    mine = ecs.list_task_definitions(familyPrefix=family)["taskDefinitionArns"][-1]
-    for arn in (mine, *ecs.list_task_definitions(familyPrefix="somebody-elses")["taskDefinitionArns"]):
-        ecs.deregister_task_definition(taskDefinition=arn)
+    ecs.deregister_task_definition(taskDefinition="somebody-elses:1")
     ecs.delete_cluster(cluster="somebody-elses")
     aws.client("logs").delete_log_group(logGroupName="/somebody/elses")
     sqs.delete_queue(QueueUrl=other_queue)
@@ -136,11 +131,16 @@ DENIED: dict[str, tuple[str, Callable[[Any, Deployed], object]]] = {
         lambda c, _: c.put_parameter(Name=EMBEDDED_AUTH_PARAMETER, Value="mine", Type="SecureString", Overwrite=True),
     ),
     "read another secret": ("secretsmanager", lambda c, d: c.get_secret_value(SecretId=d.other_secret)),
-    "run on another cluster": ("ecs", lambda c, d: c.run_task(cluster="somebody-elses", taskDefinition=d.family)),
+    "run on another cluster": (
+        "ecs",
+        lambda c, d: c.run_task(cluster="somebody-elses", taskDefinition=f"{d.family}:1"),
+    ),
     "run another family": ("ecs", lambda c, d: c.run_task(cluster=d.cluster, taskDefinition="somebody-elses")),
     "hand over another role": (
         "ecs",
-        lambda c, d: c.run_task(cluster=d.cluster, taskDefinition=d.family, overrides={"taskRoleArn": d.other_role}),
+        lambda c, d: c.run_task(
+            cluster=d.cluster, taskDefinition=f"{d.family}:1", overrides={"taskRoleArn": d.other_role}
+        ),
     ),
     "register another family": ("ecs", lambda c, _: c.register_task_definition(family="one-more", **TASK)),
     "register with another role": (
@@ -152,7 +152,7 @@ DENIED: dict[str, tuple[str, Callable[[Any, Deployed], object]]] = {
     "look at tasks of another cluster": ("ecs", lambda c, _: c.list_tasks(cluster="somebody-elses")),
     "make a service": (
         "ecs",
-        lambda c, d: c.create_service(cluster=d.cluster, serviceName="one-more", taskDefinition=d.family),
+        lambda c, d: c.create_service(cluster=d.cluster, serviceName="one-more", taskDefinition=f"{d.family}:1"),
     ),
     "make a role": ("iam", lambda c, _: c.create_role(RoleName="one-more", AssumeRolePolicyDocument=TRUST)),
     "take another role": ("sts", lambda c, d: c.assume_role(RoleArn=d.other_role, RoleSessionName="me")),
@@ -174,7 +174,7 @@ DENIED: dict[str, tuple[str, Callable[[Any, Deployed], object]]] = {
 #: Something that each role is there to do.
 ALLOWED: dict[str, tuple[str, Callable[[Any, Deployed], object]]] = {
     "execution": ("ssm", lambda c, _: c.get_parameters(Names=[EMBEDDED_AUTH_PARAMETER], WithDecryption=True)),
-    "worker": ("ecs", lambda c, d: c.describe_task_definition(taskDefinition=d.family)),
+    "worker": ("ecs", lambda c, d: c.describe_task_definition(taskDefinition="somebody-elses:1")),
     "flow": ("s3", lambda c, d: c.put_object(Bucket=d.bucket, Key="data/control", Body=b"x")),
     "lazarus": ("ecs", lambda c, d: c.list_tasks(cluster=d.cluster)),
     "sync": ("ssm", lambda c, _: c.get_parameter(Name=EMBEDDED_AUTH_PARAMETER, WithDecryption=True)),

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import aws_cdk as cdk
 from constructs import IConstruct
 
 
-def accept(scope: IConstruct, finding: str, reason: str) -> None:
-    """Accept one finding.
+def accept(scope: IConstruct, findings: Mapping[str, str]) -> None:
+    """Accept findings at one resource.
 
     :param scope: The resource, or the construct whose resource it is.
-    :param finding: Rule and detail as the pack prints them, such as ``AwsSolutions-IAM5[Resource::*]``.
-    :param reason: Why it is as it should be, in sentences: docs/findings.md shows it.
+    :param findings: Reasons by what they are about. A finding is rule and detail as the pack prints them, such as
+        ``AwsSolutions-IAM5[Resource::*]``. A reason says why it is as it should be, in sentences: docs/findings.md
+        shows it.
     """
     target = scope.node.default_child or scope
-    cdk.Validations.of(target).acknowledge(cdk.Acknowledgment(id=finding, reason=reason))
+    acknowledged = [cdk.Acknowledgment(id=finding, reason=reason) for finding, reason in findings.items()]
+    cdk.Validations.of(target).acknowledge(*acknowledged)
 
 
 def resources(scope: IConstruct, resource_type: str) -> Sequence[IConstruct]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks
@@ -81,23 +82,19 @@ def acknowledge(stage: PrefectStage) -> None:
 def _acknowledge_pool(stage: PrefectStage, pool: LayerPool) -> None:
     ecs_arn, cluster = _arn(stage, "ecs"), _logical_id(stage.execution.cluster.cluster)
     worker_policy = pool.worker_role.node.find_child("DefaultPolicy")
-    _acknowledge(
+    _acknowledge_all(
         worker_policy,
-        "IAM5[Resource::*]",
-        "ecs:DescribeTaskDefinition supports no resource, nor do the five actions of Session Manager."
-        if isinstance(pool.worker, WorkerHost)
-        else "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, which "
-        "are there only where EnvironmentConfig.execute_command is on.",
-    )
-    _acknowledge(
-        worker_policy,
-        f"IAM5[Resource::{ecs_arn}:task-definition/{pool.work_pool.family}:*]",
-        "Every revision of the one family that this pool's flow runs use: the worker registers them.",
-    )
-    _acknowledge(
-        worker_policy,
-        f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
-        "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster or ecs:CreateAction holds too.",
+        {
+            "IAM5[Resource::*]": "ecs:DescribeTaskDefinition supports no resource, nor do the five actions of Session "
+            "Manager."
+            if isinstance(pool.worker, WorkerHost)
+            else "ecs:DescribeTaskDefinition supports no resource, nor do the four ssmmessages actions of ECS Exec, "
+            "which are there only where EnvironmentConfig.execute_command is on.",
+            f"IAM5[Resource::{ecs_arn}:task-definition/{pool.work_pool.family}:*]": "Every revision of the one family "
+            "that this pool's flow runs use: the worker registers them.",
+            f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]": "Task ids are made by ECS; the cluster is named, and the "
+            "condition ecs:cluster or ecs:CreateAction holds too.",
+        },
     )
     if isinstance(pool.worker, WorkerHost):
         _acknowledge_host(stage, pool.worker, worker_policy)
@@ -158,7 +155,12 @@ def _acknowledge_dask(stage: PrefectStage, dask: DaskAccess, flow_role: IConstru
 
 
 def _acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
-    accept(scope, f"AwsSolutions-{rule}", reason)
+    _acknowledge_all(scope, {rule: reason})
+
+
+def _acknowledge_all(scope: IConstruct, reasons: Mapping[str, str]) -> None:
+    """Each call of the CDK's takes its time, and there is one for every pool."""
+    accept(scope, {f"AwsSolutions-{rule}": reason for rule, reason in reasons.items()})
 
 
 def _arn(stage: PrefectStage, service: str) -> str:

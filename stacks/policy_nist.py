@@ -156,4 +156,4 @@ def _outside(why: str) -> str:
 
 
 def _accept(scope: IConstruct, rule: str, reason: str) -> None:
-    accept(scope, f"{_PACK}-{rule}", reason)
+    accept(scope, {f"{_PACK}-{rule}": reason})

@@ -123,7 +123,7 @@ def _mismatches_inside(value: Any, origin: Any, arguments: tuple[Any, ...], wher
     if issubclass(origin, Mapping):
         for key, item in value.items():
             yield _mismatch(key, arguments[0], f"{where} key")
-            yield _mismatch(item, arguments[1], f"{where}[{_shown(key)}]")
+            yield _mismatch(item, arguments[1], f"{where}[{shown(key)}]")
     elif isinstance(value, tuple) and len(arguments) > 1 and arguments[1] is not ...:
         if len(value) != len(arguments):
             yield _Mismatch(where, f"{len(arguments)} values", value)
@@ -196,15 +196,16 @@ def _got(mismatch: _Mismatch) -> str:
         # Where a number is wanted, nobody passes a secret by mistake.
         numbers = {int, float, bool}
         options = set(get_args(mismatch.wanted)) or {mismatch.wanted}
-        return f"the string {_shown(value)}" if options & numbers else "a string"
+        return f"the string {shown(value)}" if options & numbers else "a string"
     if value is None or isinstance(value, int | float):
-        return _shown(value)
+        return shown(value)
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     return _with_article(type(value).__name__)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as a message shows it: cut where nobody would read on."""
     if isinstance(value, int) and abs(value) > _MAX_WHOLE:
         return "a number beyond 2**53"
     text = repr(value) if isinstance(value, str | int | float | None) else _with_article(type(value).__name__)

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 
-from cdk_prefect_ecs.arguments import checked
+from cdk_prefect_ecs.arguments import checked, shown
 from cdk_prefect_ecs.capacity import CPU_ARCHITECTURES, CapacityKind, FlowCapacity, check_gpus
 from cdk_prefect_ecs.fargate import check_ephemeral_storage, check_fargate_size
 from cdk_prefect_ecs.instance_types import check_instance_size
@@ -162,7 +162,7 @@ def check_cloud_id(name: str, value: str) -> None:
     """
     if not _UUID.fullmatch(value):
         raise ValueError(
-            f"{name} must be a UUID such as 01234567-89ab-cdef-0123-456789abcdef; got {value!r}. "
+            f"{name} must be a UUID such as 01234567-89ab-cdef-0123-456789abcdef; got {shown(value)}. "
             "It is in the address bar of the Prefect Cloud UI: app.prefect.cloud/account/…/workspace/…"
         )
 

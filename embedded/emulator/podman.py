@@ -59,6 +59,7 @@ class Podman:
         try:
             done = subprocess.run(
                 [*self.command, *arguments],
+                cwd=images.directory(),  # conmon leaves a file there, named oom, for a container that the kernel ended
                 env={**(environment or {}), **self.environment},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

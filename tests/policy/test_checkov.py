@@ -20,6 +20,7 @@ from test_worker_host_policy import out  # noqa: F401 - a fixture
 from stacks.config import OWN_KEY
 from stacks.environments import environment
 from stacks.stage import PrefectStage
+from tools.templates import SHAPES, render
 
 pytestmark = pytest.mark.checkov
 
@@ -117,7 +118,9 @@ def failed(
     (templates / "capacity.json").write_text(capacity_template())
     for stack, text in strict_templates(tmp_path_factory.mktemp("strict")):
         (templates / f"{STRICT}-{stack}.json").write_text(text)
-    assert len(list(templates.iterdir())) == len(EVERY_STACK) + 3 + 1 + 1 + 2
+    for shape in SHAPES:
+        (templates / f"plain-{shape.name}.json").write_text(json.dumps(render(shape)[0]))
+    assert len(list(templates.iterdir())) == len(EVERY_STACK) + 3 + 1 + 1 + 2 + len(SHAPES)
     return frozenset(run_checkov(templates))
 
 

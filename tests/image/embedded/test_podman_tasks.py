@@ -10,7 +10,7 @@ from embedded_lab import CLUSTER, ON_DEMAND, Lab, gone, wait_until
 
 from embedded.emulator.podman import Podman
 from embedded.images import docker
-from embedded.launching import VENV_BIN
+from embedded.launching import ROOT, VENV_BIN
 from embedded.runtimes import TASK_LABEL
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600)]
@@ -221,6 +221,7 @@ def test_memory_ends_where_the_task_says_and_the_reason_is_told(lab: Lab) -> Non
     assert lab.logs(arn) == ["ready"]
     assert lab.describe(arn)["containers"][0]["reason"] == "OutOfMemoryError: Container killed due to memory usage"
     assert lab.events(arn)[-1]["containers"][0]["reason"].startswith("OutOfMemoryError")
+    assert not (ROOT / "oom").exists(), "conmon left a file in the checkout"
 
 
 def test_health_is_checked_inside_the_container(lab: Lab) -> None:

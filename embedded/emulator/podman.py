@@ -45,6 +45,8 @@ class Podman:
 
     def __init__(self) -> None:
         self.command = images.podman_command()
+        # Where conmon leaves a file named oom for a container that the kernel ended.
+        self.directory = images.directory()
         self.environment = {
             name: value
             for name, value in images.environment().items()
@@ -59,7 +61,7 @@ class Podman:
         try:
             done = subprocess.run(
                 [*self.command, *arguments],
-                cwd=images.directory(),  # conmon leaves a file there, named oom, for a container that the kernel ended
+                cwd=self.directory,
                 env={**(environment or {}), **self.environment},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -81,6 +83,7 @@ class Podman:
     def popen(self, *arguments: str, output: int) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [*self.command, *arguments],
+            cwd=self.directory,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

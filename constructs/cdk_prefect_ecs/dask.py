@@ -26,7 +26,7 @@ from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
 from cdk_prefect_ecs.network_reach import dask_calls, task_calls
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import as_it_is, grantees
-from cdk_prefect_ecs.roles import ecs_tasks, grant_start_tasks
+from cdk_prefect_ecs.roles import ecs_tasks, grant_actions, grant_start_tasks
 from cdk_prefect_ecs.settings import check_dask_settings
 
 #: Where a Dask scheduler listens. Source: Dask.distributed, "dask scheduler".
@@ -206,13 +206,7 @@ class DaskAccess(Construct):
             for family in self._families.values()
         ]
 
-        def allow(
-            actions: list[str], resources: list[str], conditions: Mapping[str, Mapping[str, str]] | None = None
-        ) -> iam.Grant:
-            return iam.Grant.add_to_principal(
-                grantee=grantee, actions=actions, resource_arns=resources, conditions=conditions
-            )
-
+        allow = functools.partial(grant_actions, grantee)
         grants = [
             allow(["ecs:DescribeClusters"], [self._cluster.cluster_arn]),
             # These support no resource. Source: Service Authorization Reference

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -94,6 +94,16 @@ def granted_actions(grants: Iterable[iam.Grant]) -> set[str]:
     }
 
 
+def grant_actions(
+    grantee: iam.IGrantable,
+    actions: list[str],
+    resources: list[str],
+    conditions: Mapping[str, Mapping[str, str]] | None = None,
+) -> iam.Grant:
+    """One statement of a role's policy."""
+    return iam.Grant.add_to_principal(grantee=grantee, actions=actions, resource_arns=resources, conditions=conditions)
+
+
 def grant_start_tasks(
     execution_role: iam.IGrantable,
     scope: Construct,
@@ -132,13 +142,7 @@ def grant_run_flows(
     tasks = stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*")
     in_cluster = {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}}
 
-    def allow(
-        actions: list[str], resources: list[str], conditions: dict[str, dict[str, str]] | None = None
-    ) -> iam.Grant:
-        return iam.Grant.add_to_principal(
-            grantee=worker_role, actions=actions, resource_arns=resources, conditions=conditions
-        )
-
+    allow = functools.partial(grant_actions, worker_role)
     grants = [
         allow(["ecs:RunTask"], [task_definitions], in_cluster),
         allow(["ecs:StopTask"], [tasks], in_cluster),

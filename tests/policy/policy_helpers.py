@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,29 @@ def run_app(
     :param root: The checkout that it is of.
     :param variables: More of its environment.
     """
+    return run(
+        [str(root / "app.py")],
+        context=CONTEXT | {"env": name},
+        cwd=cwd,
+        variables={"PYTHONHASHSEED": hash_seed, **(variables or {})},
+        umask=umask,
+    )
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    context: Mapping[str, Any],
+    cwd: Path,
+    variables: Mapping[str, str],
+    umask: int = -1,
+) -> Synthesised:
+    """Run Python as the CDK CLI does, with nothing of this process's own CDK or Prefect."""
     out = new_assembly()
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("CDK_", "PREFECT_"))}
-    inherited |= {
-        "CDK_CONTEXT_JSON": json.dumps(CONTEXT | {"env": name}),
-        "CDK_OUTDIR": str(out),
-        "PYTHONHASHSEED": hash_seed,
-    }
     done = subprocess.run(
-        [sys.executable, str(root / "app.py")],
-        env=inherited | (variables or {}),
+        [sys.executable, *arguments],
+        env=inherited | {"CDK_CONTEXT_JSON": json.dumps(context), "CDK_OUTDIR": str(out)} | dict(variables),
         cwd=cwd,
         umask=umask,
         capture_output=True,

@@ -1,15 +1,12 @@
 """The same code gives the same assembly, on whatever machine: or every deployment would change something."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from policy_helpers import CONTEXT, ROOT, Synthesised, new_assembly, run_app, synthesised
+from policy_helpers import CONTEXT, ROOT, Synthesised, run, run_app, synthesised
 
 #: What a synthesis reads.
 INPUTS = (".dockerignore", "app.py", "cdk.json", "constructs", "docker", "flows", "pyproject.toml", "stacks")
@@ -95,24 +92,13 @@ def test_the_app_is_the_same_byte_for_byte(
 def test_the_layer_alone_is_the_same_byte_for_byte(
     elsewhere: Path, somebody_else: dict[str, str], tmp_path: Path
 ) -> None:
-    def run(checkout: Path, cwd: Path, umask: int, variables: Mapping[str, str]) -> Synthesised:
-        out = new_assembly()
-        done = subprocess.run(
-            [sys.executable, "-c", LAYER],
-            env=os.environ
-            | variables
-            | {"CDK_CONTEXT_JSON": json.dumps(CONTEXT), "CDK_OUTDIR": str(out), "CHECKOUT": str(checkout)}
-            | {"CDK_VALIDATION": "false"},  # other tests are about that
-            cwd=cwd,
-            umask=umask,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Synthesised(out, done.returncode, done.stderr)
+    def layer_of(checkout: Path, cwd: Path, umask: int, variables: Mapping[str, str]) -> Synthesised:
+        # Other tests are about the CDK's validation.
+        more = {"CHECKOUT": str(checkout), "CDK_VALIDATION": "false"}
+        return run(["-c", LAYER], context=CONTEXT, cwd=cwd, variables={**variables, **more}, umask=umask)
 
-    first = run(ROOT, ROOT, 0o022, {"PYTHONHASHSEED": "1"})
-    second = run(elsewhere, tmp_path, 0o077, somebody_else | {"PYTHONHASHSEED": "4242"})
+    first = layer_of(ROOT, ROOT, 0o022, {"PYTHONHASHSEED": "1"})
+    second = layer_of(elsewhere, tmp_path, 0o077, somebody_else | {"PYTHONHASHSEED": "4242"})
     assert len([path for path in assembly(first) if path.endswith("functions/lazarus.py")]) == 1
     assert different(assembly(first), assembly(second)) == []
     assert_functions_are_readable(second.out)

@@ -34,10 +34,10 @@ help: ## Show this list
 demo: $(INSTALLED) ## Deploy to an embedded AWS, run flows, interrupt one, see it complete (KEEP=1 leaves it running; EMBEDDED_RUNTIME=podman: in containers)
 	@python -m embedded.demo $(if $(KEEP),--keep)
 
-# What computes, and the embedded AWS, on two cores; then the app on it by itself, as a busy machine is not what it shows.
+# Two processes for two cores. The tests of the app for real come last, or one of their long files would end alone.
 test: lint $(NODE_CHECKS) ## Run checks, unit, policy and integration tests
 	pytest -n 2 --dist loadfile -m "not slow and not image and not checkov" tests/unit tests/policy tests/integration/embedded
-	pytest -m "not slow" --ignore tests/integration/embedded tests/integration
+	pytest -n 2 --dist loadfile -m "not slow" --ignore tests/integration/embedded tests/integration
 
 test-slow: $(INSTALLED) ## Run the integration tests that take minutes
 	pytest -m "slow and not image" --ignore tests/ui

@@ -484,6 +484,20 @@ def test_run_that_spot_interrupts_twice_goes_on_demand(guard: Guard) -> None:
     together(twice, before_it_began)
 
 
+@pytest.mark.slow
+def test_slot_of_a_killed_task_comes_free(guard: Guard) -> None:
+    guard.app.prefect.create_concurrency_limit(tag="gate", concurrency_limit=1)
+    try:
+        run = guard.start()
+        run.interrupt(run.wait_for_gate(), notice=False)
+        # The dead engine renews its lease no more; the next attempt waits for the slot until Prefect takes it back.
+        run.wait_for_gate(2)
+        run.open()
+        run.completes("interruption")
+    finally:
+        guard.app.prefect.delete_concurrency_limit_by_tag("gate")
+
+
 # Never started
 
 

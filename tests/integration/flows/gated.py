@@ -42,7 +42,7 @@ def step(bucket: str, prefix: str, name: str) -> str:
     return name
 
 
-@task
+@task(tags={"gate"})
 def gate(bucket: str, prefix: str) -> None:
     """Wait until the gate is open."""
     record(bucket, f"{prefix}/reached")

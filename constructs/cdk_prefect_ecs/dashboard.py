@@ -259,6 +259,6 @@ def _height(widget: Widget) -> int:
         case "text":
             return 1 + widget["properties"]["markdown"].count("\n") * 2 // 3
         case "alarm":
-            return 2 + len(widget["properties"]["alarms"]) // 6
+            return 2 + len(list(widget["properties"]["alarms"])) // 6
         case _:
             return _HEIGHT

@@ -260,8 +260,8 @@ class EnvironmentConfig:
     :param zone_count: Zones of a new VPC. Spot capacity is per zone, so more are better. None: 3, or 2 where the region
         has no more.
     :param dask: Dask clusters that flow runs may open. None: they may not.
-    :param monitoring: The alarms and the dashboard of the environment. None: Lazarus has its own alarms, and they only show
-        in CloudWatch.
+    :param monitoring: The alarms and the dashboard of the environment. None: Lazarus has its own alarms, and they
+        only show in CloudWatch.
     :param account: AWS account id. None: the account of the credentials that deploy, so a slip of the profile deploys
         there; pin it for production.
     :param keep_data: Whether bucket and log group outlive their stack.

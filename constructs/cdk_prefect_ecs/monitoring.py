@@ -285,7 +285,7 @@ class _Body:
 
 
 def _no_worker(pool: PoolView) -> dict[str, Any]:
-    """The alarm about a pool without a worker: by what Prefect sees of it or, without a Lazarus that asks, by what runs."""
+    """The alarm about a pool without a worker: by what Prefect sees of it or, without a Lazarus, by what runs."""
     more: dict[str, Any] = {
         "threshold": 1,
         "comparison_operator": _LESS,
@@ -327,7 +327,7 @@ def _metric(pool: str, name: str, statistic: str, *, period: cdk.Duration = _MIN
 
 def _dashboard_name(scope: IConstruct) -> str | None:
     """A name to look for in the middle of the night: the stack's, and the ids below it. None, which leaves it to
-    CloudFormation, when the stack's is not known at synth."""
+    CloudFormation, where the stack is nested: its name is known at deploy only."""
     stack = cdk.Stack.of(scope)
     if is_token(stack.stack_name):
         return None

@@ -32,7 +32,7 @@ ADVICE: Final = MappingProxyType(
             "Read the worker's log; a rejected credential and an image that cannot be pulled are named there",
         ),
         "HeartbeatMissing": Advice(
-            "Lazarus is not invoked any more, not even by its schedule: flow runs that lose their task stay as they are",
+            "Lazarus is not invoked any more, not even by its schedule: runs that lose their task stay as they are",
             "Look whether the rule EveryMinute is enabled and the function is active",
         ),
         "Errors": Advice(

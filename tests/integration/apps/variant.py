@@ -11,7 +11,6 @@ from stacks.config import MonitoringConfig
 from stacks.environments import environment
 from stacks.stage import PrefectStage
 
-
 #: What an environment may have and embedded has not.
 ABSENT = {"monitoring": MonitoringConfig()}
 

@@ -21,7 +21,7 @@ OURS = ("app.py", "conftest.py", "bench", "constructs", "docker", "embedded", "f
 CDK = {"aws_cdk", "constructs", "jsii", "cdk_nag"}
 PURE = [
     *("arguments", "capacity", "fargate", "instance_types", "names", "queues", "settings", "job_template"),
-    *("network_modes", "network_prices", "network_reach"),
+    *("network_modes", "network_prices", "network_reach", "runbook", "dashboard"),
 ]
 
 

@@ -10,17 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cdk_prefect_ecs.functions.lazarus_metrics import DIMENSION, NAMESPACE
+from cdk_prefect_ecs.functions.lazarus_metrics import DIMENSION, GIVEN_UP, NAMESPACE, RESCHEDULED
 from cdk_prefect_ecs.runbook import ADVICE, RUNBOOK, section
 
 _WIDTH: Final = 24  # of a dashboard, in CloudWatch's units
 _HEIGHT: Final = 6
 _RED, _ORANGE, _GREEN, _BLUE, _GREY = "#d62728", "#ff7f0e", "#2ca02c", "#1f77b4", "#7f7f7f"
-
-#: The words of a given-up run, as the function logs its decision; a test reads real ones with it.
-GIVEN_UP: Final = r"Flow run (?<run>\S+) \((?<name>.*)\): GiveUp\(message=(?<why>.*), task="
-#: The same for one that is rescheduled.
-RESCHEDULED: Final = r"Flow run (?<run>\S+) \((?<name>.*)\): Reschedule\(cause=.* message=(?<why>.*), delay="
 
 Widget = dict[str, Any]
 
@@ -204,11 +199,10 @@ class View:
             self._table(
                 title,
                 guard.log_group,
-                f"parse @message /{words}/",
-                "filter ispresent(run)",
-                "display @timestamp, run, name, why",
+                "fields @timestamp, workPool, flowRun, why, flowRunId",
+                f'filter intervention = "{intervention}"',
             )
-            for title, words in (("Last given-up runs", GIVEN_UP), ("Last rescheduled runs", RESCHEDULED))
+            for title, intervention in (("Last given-up runs", GIVEN_UP), ("Last rescheduled runs", RESCHEDULED))
         ]
 
     def _table(self, title: str, log_group: str, *commands: str) -> Widget:

@@ -4,6 +4,7 @@ Source: "Alarm evaluation" and "Configuring how CloudWatch alarms treat missing 
 """
 
 import operator
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,12 +47,16 @@ def state(rule: Rule, points: Sequence[tuple[float, float]], now: float, before:
     :param points: Time and value of every sample of its metric.
     :param before: Its state so far.
     """
+    by_period: dict[int, list[float]] = defaultdict(list)
+    for time, value in points:
+        by_period[int(time // rule.period)].append(value)
+    last = int(now // rule.period)
+    if last not in by_period:
+        last -= 1  # the period that has just begun counts when there is something in it
     breaching = missing = 0
-    for number in range(rule.periods):
-        end = now - number * rule.period
-        values = [value for time, value in points if end - rule.period < time <= end]
-        if values:
-            breaching += _BREACHES[rule.comparison](_STATISTICS[rule.statistic](values), rule.threshold)
+    for period in range(last, last - rule.periods, -1):
+        if period in by_period:
+            breaching += _BREACHES[rule.comparison](_STATISTICS[rule.statistic](by_period[period]), rule.threshold)
         elif rule.missing == "breaching":
             breaching += 1
         elif rule.missing != "notBreaching":

@@ -400,6 +400,15 @@ def subscribed_queue(app: DeployedApp, topic: str) -> str:
     sqs = app.aws.client("sqs")
     queue: str = sqs.create_queue(QueueName="pager")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
     app.aws.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     return queue
 
@@ -820,17 +829,22 @@ def test_every_metric_on_the_dashboard_is_there(guard: Guard) -> None:
 
 
 def test_tables_of_the_dashboard_show_what_lazarus_did(guard: Guard) -> None:
-    """CloudWatch writes a named group as (?<name>…), Python as (?P<name>…)."""
     metrics, lines = guard.metrics(), guard.log()
     given_up, rescheduled, workers = guard.widgets("log")
     for table, count in ((given_up, metrics["GivenUp"]), (rescheduled, metrics["Reschedules"])):
-        assert table["query"].startswith(f"SOURCE '{guard.log_group}' | parse @message /")
-        words = table["query"].partition("/")[2].partition("/ | filter ispresent(run)")[0]
-        found = [match for line in lines if (match := re.search(words.replace("(?<", "(?P<"), line))]
-        assert len(found) >= count > 0  # what it decides, Prefect may still refuse
-        for match in found:
-            assert UUID(match["run"])
-            assert MARK in match["why"]
+        query = re.fullmatch(
+            r"SOURCE '(.+)' \| fields @timestamp, (.+) \| filter intervention = \"(.+)\" \| sort .+", table["query"]
+        )
+        assert query is not None
+        assert query[1] == guard.log_group
+        told = [json.loads(line) for line in lines if line.startswith('{"intervention"')]
+        shown = [each for each in told if each["intervention"] == query[3]]
+        assert len(shown) == count > 0
+        for each in shown:
+            assert {*query[2].split(", "), "intervention"} == set(each)
+            run = guard.app.prefect.read_flow_run(UUID(each["flowRunId"]))
+            assert (run.name, guard.pool) == (each["flowRun"], each["workPool"])
+            assert each["why"].startswith(MARK)
     assert workers["title"] == "Last errors of workers"
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .credential import CredentialReference, aws_client, read_credential
-from .lazarus_metrics import Counts, Observation
+from .lazarus_metrics import GIVEN_UP, RESCHEDULED, Counts, Observation, intervention
 from .lazarus_rules import (
     Action,
     Adopt,
@@ -142,11 +142,13 @@ class Lazarus:
             case GiveUp(message, task):
                 if self._runs.give_up(seen, message):
                     self.counts[seen.work_pool].given_up += 1
+                    _tell(GIVEN_UP, seen, message)
                     self._runs.log(run_id, message + self._last_words(seen, task), level=logging.ERROR)
                     self._runs.end_subflows(run_id, "CRASHED", "Crashed", message)
             case Reschedule():
                 if self._runs.reschedule(seen, action, _now(), self._pools[seen.work_pool].on_demand):
                     self._count(self.counts[seen.work_pool], action)
+                    _tell(RESCHEDULED, seen, action.message)
                     words = self._last_words(seen, action.task) if action.cause == Cause.FAILURE else ""
                     self._runs.log(run_id, action.message + words)
 
@@ -169,6 +171,10 @@ class Lazarus:
             return ""
         # What a program says of a credential that it cannot use may be the credential.
         return f"\nLast lines of its container's log:\n{self._runs.scrubbed(words)}" if words else ""
+
+
+def _tell(what: str, seen: Seen, why: str) -> None:
+    print(intervention(what, work_pool=seen.work_pool, run_id=seen.run.id, run_name=seen.run.name, why=why))
 
 
 def handler(_event: Mapping[str, Any], context: Any) -> None:

@@ -1,4 +1,4 @@
-"""What Lazarus tells CloudWatch: one line of its log for each work pool, in CloudWatch's embedded metric format."""
+"""What Lazarus tells CloudWatch through its log: metrics of each work pool, and what it did about a run and why."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,6 +8,17 @@ from typing import Any
 #: Namespace and dimension of every metric. Alarms of others name them: docs/compatibility.md.
 NAMESPACE = "PrefectOnEcs"
 DIMENSION = "WorkPool"
+
+#: Values of ``intervention`` in the lines that :func:`intervention` makes.
+GIVEN_UP = "given up"
+RESCHEDULED = "rescheduled"
+
+
+def intervention(what: str, *, work_pool: str, run_id: str, run_name: str, why: str) -> str:
+    """One line of JSON, whose fields CloudWatch Logs Insights knows by their names."""
+    return json.dumps(
+        {"intervention": what, "workPool": work_pool, "flowRun": run_name, "flowRunId": run_id, "why": why}
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from cdk_prefect_ecs.functions.lazarus_metrics import Counts
 from embedded.emulator.alarm_rules import Rule, state, supports
 from embedded.emulator.metrics import Datum, embedded
 
-NOW = 10_000.0
+NOW = 167 * 60.0  # a minute begins
 
 
 def rule(**more: object) -> Rule:
@@ -33,6 +33,10 @@ def minutes_ago(*values: tuple[float, float]) -> list[tuple[float, float]]:
         ([(0.5, 1), (2.5, 1)], "ALARM"),
         ([(0.2, 0.5), (0.8, 0.5), (1.5, 0.6), (1.6, 0.6)], "ALARM"),  # the sum of a period
         ([(0.5, 1), (3.5, 1)], "OK"),  # too long ago
+        ([(0, 1), (0.5, 1)], "ALARM"),  # the period that has just begun
+        ([(0, 1), (2.5, 1)], "OK"),
+        ([(0.9, 1), (1.1, 1)], "ALARM"),  # on both sides of a minute's end
+        ([(0.1, 1), (0.9, 1)], "OK"),
     ],
 )
 def test_some_of_the_last_periods(points: list[tuple[float, float]], expected: str) -> None:

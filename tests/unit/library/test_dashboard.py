@@ -1,10 +1,10 @@
+import json
 import re
-from datetime import timedelta
 
 import pytest
 
-from cdk_prefect_ecs.dashboard import GIVEN_UP, RESCHEDULED, GuardView, PoolView, View
-from cdk_prefect_ecs.functions.lazarus_rules import Cause, GiveUp, Reschedule
+from cdk_prefect_ecs.dashboard import GuardView, PoolView, View
+from cdk_prefect_ecs.functions.lazarus_metrics import GIVEN_UP, RESCHEDULED, intervention
 from cdk_prefect_ecs.runbook import ADVICE
 
 GUARD = GuardView("lazarus", "events", ["dead-events", "dead-calls"], "/lazarus")
@@ -89,19 +89,16 @@ def test_text_on_top_explains_the_alarms_that_there_are_and_leads_to_the_runbook
     assert "| GivenUp |" in text["properties"]["markdown"]  # a path of this repository leads nowhere in a console
 
 
-@pytest.mark.parametrize(
-    ("words", "action"),
-    [
-        (GIVEN_UP, GiveUp("Lazarus: it's out of memory (failure)")),
-        (
-            RESCHEDULED,
-            Reschedule(Cause.INTERRUPTION, 'Lazarus: "Spot" took it', timedelta(seconds=1), to_on_demand=False),
-        ),
-    ],
-)
-def test_tables_read_what_lazarus_logs(words: str, action: object) -> None:
-    line = f"[INFO]\t2026-06-01T00:00:00.000Z\tid\tFlow run 0-1 (merry (old) otter): {action!r}\n"
-    found = re.search(words.replace("(?<", "(?P<"), line)
-    assert found is not None
-    assert found.groupdict() == {"run": "0-1", "name": "merry (old) otter", "why": repr(action.message)}  # type: ignore[attr-defined]
-    assert not re.search((RESCHEDULED if words == GIVEN_UP else GIVEN_UP).replace("(?<", "(?P<"), line)
+@pytest.mark.parametrize(("number", "what"), [(0, GIVEN_UP), (1, RESCHEDULED)])
+def test_tables_name_the_fields_that_lazarus_logs(number: int, what: str) -> None:
+    line = json.loads(intervention(what, work_pool="etl", run_id="0-1", run_name="merry otter", why='it\'s "gone"'))
+    tables = [each["properties"] for each in view(SPOT).body()["widgets"] if each["type"] == "log"]
+    query = tables[number]["query"]
+    assert query == (
+        "SOURCE '/lazarus' | fields @timestamp, workPool, flowRun, why, flowRunId "
+        f'| filter intervention = "{what}" | sort @timestamp desc | limit 20'
+    )
+    named = re.search(r"fields @timestamp, ([^|]+) \|", query)
+    assert named is not None
+    assert {*named[1].split(", "), "intervention"} == set(line)
+    assert line["intervention"] == what

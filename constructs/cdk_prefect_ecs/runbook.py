@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from cdk_prefect_ecs.arguments import checked
+from cdk_prefect_ecs.arguments import checked, is_token
 
 #: Where the sections are, seen from this repository.
 RUNBOOK: Final = "docs/monitoring.md"
@@ -122,10 +122,12 @@ def check_monitoring_settings(
 
 
 def check_email(address: str) -> None:
-    """Check an address that alarms go to.
+    """Check an address that alarms go to, where it is known at synth.
 
     :raises ValueError: No address.
     """
+    if is_token(address):
+        return
     name, _, host = address.partition("@")
     if not name or "." not in host or "@" in host or not address.isprintable() or " " in address:
         raise ValueError(f"alarm_email must be an address such as on-call@example.com; got {address!r}")

@@ -158,6 +158,16 @@ def test_topic_that_there_is(arn: str) -> None:
         template.resource_count_is(each, 0)
 
 
+def test_address_and_runbook_that_are_known_at_deploy() -> None:
+    stack = new_stack()
+    address, url = (cdk.CfnParameter(stack, name).value_as_string for name in ("Address", "Runbook"))
+    watch(stack, new_layer(stack), alarm_email=address, runbook_url=url)
+    template = Template.from_stack(stack)
+    assert plain(only(template, "AWS::SNS::Subscription"))["Endpoint"] == "<Address>"
+    assert alarms(template)["WatchPooletlGivenUp"]["AlarmDescription"].endswith(" Runbook: <Runbook>#givenup")
+    assert "| GivenUp |" in body(template)["widgets"][0]["properties"]["markdown"]
+
+
 def test_pools_that_are_added_later_are_watched_and_shown() -> None:
     stack = new_stack()
     layer = new_layer(stack)

@@ -1,7 +1,7 @@
-"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, metrics of queues and services once a minute, and
-alarms that look at their own metric and tell their topic.
+"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, metrics of every invocation of a function, of queues
+and services once a minute, and alarms that look at their own metric and tell their topic.
 
-MiniStack keeps metrics, alarms and dashboards, and counts the invocations of functions.
+MiniStack keeps metrics, alarms and dashboards; of functions it counts what is invoked through the API only.
 """
 
 import json
@@ -16,7 +16,7 @@ import psutil
 
 from embedded.emulator import alarm_rules
 from embedded.emulator.engine import Engine
-from embedded.emulator.inner import Json, cloudwatch, ecs, logs, responses, sqs
+from embedded.emulator.inner import Json, cloudwatch, ecs, lambda_svc, logs, responses, sqs
 from embedded.emulator.tasks import TaskRun
 
 logger = logging.getLogger("embedded.metrics")
@@ -25,6 +25,7 @@ _TICK_SECONDS = 0.5
 _SAMPLE_SECONDS = 60.0
 
 _append_log_events = logs._append_log_events
+_execute_function_dispatch = lambda_svc._execute_function_dispatch
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Metrics:
 
     def install(self) -> None:
         logs._append_log_events = append_log_events
+        lambda_svc._execute_function_dispatch = execute_function_dispatch
+        lambda_svc._emit_lambda_metrics = emit_lambda_metrics
         cloudwatch._evaluate_alarm = self.evaluate
         threading.Thread(target=self._watch, name="metrics", daemon=True).start()
 
@@ -149,6 +152,25 @@ class Metrics:
         cloudwatch._record_history(alarm["AlarmName"], before, state, reason)
         cloudwatch._dispatch_alarm_actions(alarm, before, state, reason)
         cloudwatch._evaluate_parent_alarms(alarm)
+
+
+def execute_function_dispatch(func: Json, config: Json, event: Json, request_id: str, started: float) -> Any:
+    """One invocation, whoever asked for it."""
+    result = _execute_function_dispatch(func, config, event, request_id, started)
+    failed = isinstance(result, dict) and bool(result.get("error"))
+    measured = {"Invocations": 1, "Errors": int(failed), "Throttles": 0}
+    dimensions = {"FunctionName": config["FunctionName"]}
+    for name, value in measured.items():
+        cloudwatch.record_metric("AWS/Lambda", name, value, "Count", dimensions)
+    milliseconds = 1000 * (time.time() - started)
+    cloudwatch.record_metric("AWS/Lambda", "Duration", milliseconds, "Milliseconds", dimensions)
+    return result
+
+
+def emit_lambda_metrics(function_name: str, duration_ms: float, error: bool, throttle: bool) -> None:
+    """What MiniStack tells by itself: of that only throttles, which are no invocations, are not known yet."""
+    if throttle:
+        cloudwatch.record_metric("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": function_name})
 
 
 def append_log_events(stream: Json, events: Any) -> None:

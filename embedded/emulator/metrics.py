@@ -1,5 +1,5 @@
-"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, metrics of every invocation of a function, of queues
-and services once a minute, and alarms that look at their own metric and tell their topic.
+"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, metrics of every invocation of a function, metrics of
+queues and services once a minute, and alarms that look at their own metric and tell their topic.
 
 MiniStack keeps metrics, alarms and dashboards; of functions it counts what is invoked through the API only.
 """
@@ -167,7 +167,7 @@ def execute_function_dispatch(func: Json, config: Json, event: Json, request_id:
     return result
 
 
-def emit_lambda_metrics(function_name: str, duration_ms: float, error: bool, throttle: bool) -> None:
+def emit_lambda_metrics(function_name: str, *, throttle: bool, **_: Any) -> None:
     """What MiniStack tells by itself: of that only throttles, which are no invocations, are not known yet."""
     if throttle:
         cloudwatch.record_metric("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": function_name})

@@ -108,6 +108,7 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     "services.ec2._eni_fields_xml": ("eni", "tag"),
     "services.ec2._matches_vpc_filters": ("vpc", "filters"),
     "services.ecr._describe_images": ("data",),
+    "services.lambda_svc._acquire_execution_slot": ("func", "config"),
     "services.lambda_svc._emit_lambda_metrics": ("function_name", "duration_ms", "error", "throttle"),
     "services.lambda_svc._execute_function": ("func", "event"),
     "services.lambda_svc._execute_function_dispatch": ("func", "config", "event", "request_id", "started"),

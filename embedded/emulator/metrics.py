@@ -1,5 +1,5 @@
-"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, metrics of every invocation of a function, metrics of
-queues and services once a minute, and alarms that look at their own metric and tell their topic.
+"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, of every invocation of a function, and once a minute
+of queues and services; alarms that look at their own metric, and tell their topic.
 
 MiniStack keeps metrics, alarms and dashboards; of functions it counts what is invoked through the API only.
 """
@@ -25,6 +25,7 @@ _TICK_SECONDS = 0.5
 _SAMPLE_SECONDS = 60.0
 
 _append_log_events = logs._append_log_events
+_acquire_execution_slot = lambda_svc._acquire_execution_slot
 _execute_function_dispatch = lambda_svc._execute_function_dispatch
 
 
@@ -76,7 +77,8 @@ class Metrics:
     def install(self) -> None:
         logs._append_log_events = append_log_events
         lambda_svc._execute_function_dispatch = execute_function_dispatch
-        lambda_svc._emit_lambda_metrics = emit_lambda_metrics
+        lambda_svc._acquire_execution_slot = acquire_execution_slot
+        lambda_svc._emit_lambda_metrics = lambda *_, **__: None  # it would count some of them again
         cloudwatch._evaluate_alarm = self.evaluate
         threading.Thread(target=self._watch, name="metrics", daemon=True).start()
 
@@ -167,10 +169,12 @@ def execute_function_dispatch(func: Json, config: Json, event: Json, request_id:
     return result
 
 
-def emit_lambda_metrics(function_name: str, *, throttle: bool, **_: Any) -> None:
-    """What MiniStack tells by itself: of that only throttles, which are no invocations, are not known yet."""
-    if throttle:
-        cloudwatch.record_metric("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": function_name})
+def acquire_execution_slot(func: Json, config: Json) -> Any:
+    """Whether a function may be invoked now; what is throttled is no invocation."""
+    slot, limit = _acquire_execution_slot(func, config)
+    if slot is None:
+        cloudwatch.record_metric("AWS/Lambda", "Throttles", 1, "Count", {"FunctionName": config["FunctionName"]})
+    return slot, limit
 
 
 def append_log_events(stream: Json, events: Any) -> None:

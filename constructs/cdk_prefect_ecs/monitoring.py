@@ -37,6 +37,8 @@ _LESS: Final = cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
 _WITHOUT_WORKER_MINUTES: Final = 5
 #: Runs that are given up within this time are one message.
 _GIVEN_UP_MINUTES: Final = 15
+#: Of a dashboard's 255 characters; the region takes the others.
+_MAX_NAME: Final = 230
 
 
 class ExecutionMonitoring(Construct):
@@ -81,7 +83,7 @@ class ExecutionMonitoring(Construct):
     alarm_topic: sns.ITopic | None
     """Where alarms are told to; None when nowhere."""
     dashboard: cloudwatch.CfnDashboard | None
-    """The dashboard; None without one. Its name is the stack's and this construct's."""
+    """The dashboard; None without one. Its name is the stack's, this construct's and the region's."""
 
     @checked_construct
     def __init__(
@@ -161,7 +163,16 @@ class ExecutionMonitoring(Construct):
         pool = PoolView(name, guarded, work_pool.spot_policy.uses_spot, service, group)
         self._view.pools.append(pool)
         made = Construct(self, f"Pool-{name}")
-        self._alarm(made, "NoWorker", **_no_worker(pool))
+        self._alarm(
+            made,
+            "NoWorker",
+            metric=_workers(pool),
+            threshold=1,
+            comparison_operator=_LESS,
+            evaluation_periods=_WITHOUT_WORKER_MINUTES,
+            # While Lazarus does not look, nobody knows, and that is an alarm of its own.
+            treat_missing_data=cloudwatch.TreatMissingData.IGNORE if guarded else cloudwatch.TreatMissingData.BREACHING,
+        )
         if guarded:
             self._alarm(
                 made,
@@ -284,52 +295,45 @@ class _Body:
         return self._stack.to_json_string(self._view.body())
 
 
-def _no_worker(pool: PoolView) -> dict[str, Any]:
-    """The alarm about a pool without a worker: by what Prefect sees of it or, without a Lazarus, by what runs."""
-    more: dict[str, Any] = {
-        "threshold": 1,
-        "comparison_operator": _LESS,
-        "evaluation_periods": _WITHOUT_WORKER_MINUTES,
-    }
+def _workers(pool: PoolView) -> cloudwatch.Metric:
+    """How many workers a pool has: as Prefect sees it or, where no Lazarus asks, as ECS or EC2 Auto Scaling does."""
     if pool.guarded:
-        # While Lazarus does not look, nobody knows, and that is an alarm of its own.
-        more["treat_missing_data"] = cloudwatch.TreatMissingData.IGNORE
-        return {**more, "metric": _metric(pool.name, "WorkersOnline", cloudwatch.Stats.MAXIMUM)}
-    more["treat_missing_data"] = cloudwatch.TreatMissingData.BREACHING
+        return _metric(pool.name, "WorkersOnline", cloudwatch.Stats.MAXIMUM)
     if pool.service is not None:
         # Each running task sends one sample a minute, with Container Insights or without. Source: "Service RUNNING
         # task count", Amazon ECS Developer Guide.
         cluster, service = pool.service
-        metric = cloudwatch.Metric(
+        return cloudwatch.Metric(
             namespace="AWS/ECS",
             metric_name="CPUUtilization",
             dimensions_map={"ClusterName": cluster, "ServiceName": service},
             statistic=cloudwatch.Stats.SAMPLE_COUNT,
             period=_MINUTE,
         )
-    else:
-        assert pool.group is not None
-        metric = cloudwatch.Metric(
-            namespace="AWS/AutoScaling",
-            metric_name="GroupInServiceInstances",
-            dimensions_map={"AutoScalingGroupName": pool.group},
-            statistic=cloudwatch.Stats.MINIMUM,
-            period=_MINUTE,
-        )
-    return {**more, "metric": metric}
+    assert pool.group is not None  # or there would be nothing to see
+    return cloudwatch.Metric(
+        namespace="AWS/AutoScaling",
+        metric_name="GroupInServiceInstances",
+        dimensions_map={"AutoScalingGroupName": pool.group},
+        statistic=cloudwatch.Stats.MINIMUM,
+        period=_MINUTE,
+    )
 
 
 def _metric(pool: str, name: str, statistic: str, *, period: cdk.Duration = _MINUTE) -> cloudwatch.Metric:
+    """A metric of Lazarus."""
     return cloudwatch.Metric(
         namespace=NAMESPACE, metric_name=name, dimensions_map={DIMENSION: pool}, statistic=statistic, period=period
     )
 
 
 def _dashboard_name(scope: IConstruct) -> str | None:
-    """A name to look for in the middle of the night: the stack's, and the ids below it. None, which leaves it to
-    CloudFormation, where the stack is nested: its name is known at deploy only."""
+    """A name to look for in the middle of the night: the stack's, the ids below it, and the region, as dashboards of an
+    account share their names. None, which leaves it to CloudFormation, where the stack is nested: its name is known at
+    deploy only."""
     stack = cdk.Stack.of(scope)
     if is_token(stack.stack_name):
         return None
     ids = scope.node.path.removeprefix(stack.node.path).split("/")
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join([stack.stack_name, *filter(None, ids)]))[:255]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join([stack.stack_name, *filter(None, ids)]))
+    return f"{name[:_MAX_NAME]}-{stack.region}"

@@ -61,7 +61,7 @@ def test_defaults_watch_the_pool_and_tell_nobody(defaults: Template) -> None:
     assert not any(each.keys() & {"AlarmActions", "OKActions"} for each in alarms(defaults).values())
     defaults.resource_count_is("AWS::SNS::Topic", 0)
     defaults.resource_count_is("AWS::KMS::Key", 0)
-    assert only(defaults, DASHBOARD)["DashboardName"] == "Test-Watch"
+    assert plain(only(defaults, DASHBOARD)["DashboardName"]) == "Test-Watch-<AWS::Region>"
     assert function_environment(defaults)["OBSERVE"] == "true"
 
 
@@ -205,8 +205,8 @@ def test_two_layers_and_two_that_watch_in_one_stack() -> None:
     for layer in (first, second):
         watch(stack, layer, f"Watch{layer.node.id}", alarm_email="on-call@example.com")
     template = Template.from_stack(stack)
-    names = {each["Properties"]["DashboardName"] for each in template.find_resources(DASHBOARD).values()}
-    assert names == {"Test-WatchPrefect", "Test-WatchSecond"}
+    names = {plain(each["Properties"]["DashboardName"]) for each in template.find_resources(DASHBOARD).values()}
+    assert names == {"Test-WatchPrefect-<AWS::Region>", "Test-WatchSecond-<AWS::Region>"}
     actions = {name: alarm["AlarmActions"] for name, alarm in alarms(template).items()}
     assert actions["PrefectLazarusErrors"] == ["<WatchPrefectTopic>"]
     assert actions["SecondLazarusErrors"] == ["<WatchSecondTopic>"]
@@ -342,12 +342,22 @@ def test_a_layer_in_another_stack_is_refused() -> None:
     assert_refused(here, lambda: watch(here, layer), "has to be in the stack of its layer, There", "got Here")
 
 
+def test_long_names_are_cut_to_what_cloudwatch_takes() -> None:
+    stack = new_stack("S" * 100, env=cdk.Environment(region="ap-southeast-4"))
+    monitoring = watch(stack, new_layer(stack), "W" * 150)
+    assert monitoring.dashboard is not None
+    name = monitoring.dashboard.dashboard_name
+    assert name is not None
+    assert len(name) <= 255
+    assert name.endswith("W-ap-southeast-4")
+
+
 def test_name_of_the_dashboard() -> None:
-    stage = cdk.Stage(new_app(), "PrefectProd")
+    stage = cdk.Stage(new_app(), "PrefectProd", env=cdk.Environment(region="eu-west-1"))
     stack = cdk.Stack(stage, "Execution")
     monitoring = watch(stack, new_layer(stack))
     assert monitoring.dashboard is not None
-    assert monitoring.dashboard.dashboard_name == "PrefectProd-Execution-Watch"
+    assert monitoring.dashboard.dashboard_name == "PrefectProd-Execution-Watch-eu-west-1"
     nested = cdk.NestedStack(new_stack(), "Nested")
     monitoring = watch(nested, new_layer(nested))
     assert monitoring.dashboard is not None

@@ -1,4 +1,4 @@
-"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, those of functions, queues and services, and alarms
+"""CloudWatch's metrics and alarms as on AWS: metrics that logs carry, those of functions, queues and services; alarms
 that look at their own metric and tell their topic.
 
 MiniStack keeps metrics, alarms and dashboards; of functions it counts what is invoked through the API only.

@@ -249,10 +249,8 @@ def _laid_out(rows: Sequence[Sequence[Widget]]) -> list[Widget]:
 
 
 def _height(widget: Widget) -> int:
-    match widget["type"]:
-        case "text":
-            return 1 + widget["properties"]["markdown"].count("\n") * 2 // 3
-        case "alarm":
-            return 2 + len(list(widget["properties"]["alarms"])) // 6
-        case _:
-            return _HEIGHT
+    """Enough for what is in it."""
+    properties = widget["properties"]
+    if widget["type"] == "text":
+        return 1 + int(properties["markdown"].count("\n")) * 2 // 3
+    return 2 + len(properties["alarms"]) // 6 if widget["type"] == "alarm" else _HEIGHT

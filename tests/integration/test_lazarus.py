@@ -4,6 +4,7 @@ Runs of the flow in flows/gated.py wait at a gate until a test opens it, so each
 wants it. Nothing here depends on how fast the machine is: the limits of time are for hangs only.
 """
 
+import base64
 import json
 import os
 import re
@@ -36,6 +37,8 @@ from prefect.client.schemas.objects import FlowRun, Log, State, StateType
 from prefect.client.schemas.sorting import LogSort
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Paused, Pending, Running, Scheduled
 
+from cdk_prefect_ecs.functions.lazarus_world import FlowRuns
+from cdk_prefect_ecs.functions.prefect_api import PrefectApiClient
 from embedded import run_cdk
 from embedded.aws import Task
 from embedded.deployed import DeployedApp, bucket_objects, wait_for
@@ -799,6 +802,30 @@ def test_metrics_are_what_happened(guard: Guard, left_pending: Gated) -> None:
     timed = metrics.pop("SecondsFromStopToReschedule", 0)
     assert timed <= metrics["Reschedules"]
     assert +metrics == +happened
+
+
+def test_what_lazarus_asks_for_somebody_who_watches(guard: Guard) -> None:
+    """The two requests, against the real server: of a pool with a worker, and of one without where runs are due."""
+    prefect, auth_string = guard.app.prefect, guard.app.server.auth_string
+    assert auth_string is not None
+    pool = "lazarus-forsaken"
+    prefect.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    deployment = prefect.create_deployment(
+        flow_id=prefect.create_flow_from_name("forsaken"), name="d", work_pool_name=pool
+    )
+    now = datetime.now(UTC)
+    ago = {minutes: now - timedelta(minutes=minutes) for minutes in (3, 5, -3)}
+    for moment in ago.values():
+        prefect.create_flow_run_from_deployment(deployment, state=Scheduled(scheduled_time=moment))
+    header = f"Basic {base64.b64encode(auth_string.encode()).decode()}"
+    api = PrefectApiClient(guard.app.server.api_url, header, deadline=time.monotonic() + LONG)
+    runs = FlowRuns(api, [guard.pool, pool], guard.cluster)
+    due = runs.longest_due(pool, now)
+    assert due is not None
+    assert abs(due - ago[5]) < timedelta(milliseconds=1)
+    assert runs.longest_due(pool, ago[5] - timedelta(minutes=1)) is None
+    assert (runs.workers_online(pool, now), runs.workers_online(guard.pool, now)) == (0, 1)
+    assert runs.workers_online(guard.pool, now + timedelta(minutes=10)) == 0
 
 
 def test_every_metric_on_the_dashboard_is_there(guard: Guard) -> None:

@@ -233,6 +233,10 @@ class EmbeddedAws:
         request = {"provider": provider, "available": available, "fail_after_start": fail_after_start}
         self._control("POST", "capacity", request)
 
+    def set_alarms_ahead(self, seconds: float) -> None:
+        """Let the alarms of CloudWatch look at their metrics as if it were so much later, without the wait."""
+        self._control("POST", "alarms", {"ahead_seconds": seconds})
+
     def _control(self, method: str, name: str, data: Mapping[str, Any] | None = None) -> Any:
         body = None if data is None else json.dumps(data).encode()
         request = urllib.request.Request(f"{self.endpoint}/_embedded/{name}", method=method, data=body)  # noqa: S310

@@ -12,6 +12,7 @@ from cdk_prefect_ecs.instance_types import check_host_type
 from cdk_prefect_ecs.network_modes import MAX_ZONES, MIN_ZONES, NETWORK_MODES, default_zone_count
 from cdk_prefect_ecs.network_reach import check_host_reach, registry_on_the_internet
 from cdk_prefect_ecs.queues import WorkQueue
+from cdk_prefect_ecs.runbook import check_monitoring_settings
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_api_url,
@@ -31,6 +32,7 @@ from stacks.stored_secrets import ManagedSecret, SecureString, StoredSecret, che
 _NAME = re.compile(r"[a-z][a-z0-9]*")
 _ACCOUNT = re.compile(r"\d{12}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+_TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}")
 _VPC_ID = re.compile(r"vpc-[0-9a-f]{8,17}")
 
 #: The setting `network` for the account's default VPC.
@@ -161,6 +163,46 @@ class DaskConfig:
 
 
 @dataclass(frozen=True)
+class MonitoringConfig:
+    """What watches the environment: alarms, and a dashboard. docs/monitoring.md has what each alarm means and costs."""
+
+    alarm_email: str | None = None
+    """Address that alarms are told to, by a topic that is made for it; it is asked first."""
+    alarm_topic_arn: str | None = None
+    """An SNS topic of the environment's region in place of that, which lets CloudWatch publish. With neither, alarms
+    only show in CloudWatch."""
+    dashboard: bool = True
+    longest_wait_minutes: int = 30
+    """How long a run may be due without a worker taking it."""
+    shortage: int = 10
+    """Flow runs of a pool in an hour that are switched to on-demand, or find no machine, before that is an alarm."""
+    leave_out: tuple[str, ...] = ()
+    """Alarms to leave out, by their names in docs/monitoring.md."""
+    runbook_url: str | None = None
+    """Where your team has docs/monitoring.md: alarms and dashboard then lead there."""
+
+    def __post_init__(self) -> None:
+        check_monitoring_settings(
+            self.alarm_email,
+            has_topic=self.alarm_topic_arn is not None,
+            has_key=False,
+            leave_out=self.leave_out,
+            shortage=self.shortage,
+            wait_seconds=self.longest_wait_minutes * 60,
+        )
+        if self.alarm_topic_arn is not None and not _TOPIC_ARN.fullmatch(self.alarm_topic_arn):
+            raise ValueError(
+                "alarm_topic_arn must be the ARN of an SNS topic that is not FIFO, such as "
+                f"arn:aws:sns:us-east-1:123456789012:on-call; got {self.alarm_topic_arn!r}"
+            )
+
+    @property
+    def topic_region(self) -> str | None:
+        """Region of the topic that is named."""
+        return self.alarm_topic_arn.split(":")[3] if self.alarm_topic_arn else None
+
+
+@dataclass(frozen=True)
 class PoolConfig:
     """A work pool and the sizes of its flow runs."""
 
@@ -218,6 +260,8 @@ class EnvironmentConfig:
     :param zone_count: Zones of a new VPC. Spot capacity is per zone, so more are better. None: 3, or 2 where the region
         has no more.
     :param dask: Dask clusters that flow runs may open. None: they may not.
+    :param monitoring: The alarms and the dashboard of the environment. None: Lazarus has its own alarms, and they
+        only show in CloudWatch.
     :param account: AWS account id. None: the account of the credentials that deploy, so a slip of the profile deploys
         there; pin it for production.
     :param keep_data: Whether bucket and log group outlive their stack.
@@ -245,6 +289,7 @@ class EnvironmentConfig:
     more_pools: tuple[PoolConfig, ...] = ()
     worker: WorkerConfig = WorkerConfig()
     dask: DaskConfig | None = None
+    monitoring: MonitoringConfig | None = None
     account: str | None = None
     image: str | None = None
     network: str = "public"
@@ -289,6 +334,11 @@ class EnvironmentConfig:
             raise ValueError(f"environment {self.name}: each pool has a name of its own; got {', '.join(names)}")
         self._check_network()
         self._check_hosts()
+        if self.monitoring is not None and self.monitoring.topic_region not in (None, self.region):
+            raise ValueError(
+                f"environment {self.name}: alarms are told to topics of their own region, here {self.region}; got "
+                f"{self.monitoring.alarm_topic_arn}"
+            )
         if self.log_retention_days not in LOG_RETENTION_DAYS:
             raise ValueError(
                 f"environment {self.name}: log_retention_days {self.log_retention_days} is not one that "

@@ -11,6 +11,7 @@ from stacks.config import (
     CloudApi,
     DaskConfig,
     EnvironmentConfig,
+    MonitoringConfig,
     PoolConfig,
     SelfHostedApi,
     WorkerConfig,
@@ -71,6 +72,7 @@ def _prod(_: str | None) -> EnvironmentConfig:
         log_retention_days=90,
         flow_logs=True,
         access_logs=True,
+        monitoring=MonitoringConfig(),  # say whom to tell: alarm_email or alarm_topic_arn
         tags={"Project": "prefect", "Environment": "prod"},
     )
 

@@ -8,10 +8,13 @@ from typing import Any, Final
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from cdk_prefect_ecs import (
     DaskAccess,
+    ExecutionMonitoring,
     FlowCluster,
     FlowImage,
     FlowNetwork,
@@ -24,6 +27,7 @@ from stacks.config import (
     CloudApi,
     DaskConfig,
     EnvironmentConfig,
+    MonitoringConfig,
     PoolConfig,
     SelfHostedApi,
     WorkerConfig,
@@ -94,6 +98,7 @@ class ExecutionStack(cdk.Stack):
         )
         if self.dask:
             self.dask.grant_run_clusters(self.layer.flow_role)
+        self.monitoring = self._monitoring(config.monitoring, foundation.key) if config.monitoring else None
         for pool in config.more_pools:
             self._add_work_pool(pool, config)
         for pool in config.pools:
@@ -143,6 +148,38 @@ class ExecutionStack(cdk.Stack):
                 value=worker.service.service_name,
                 description="ECS service of the Prefect worker",
             )
+
+    def _monitoring(self, config: MonitoringConfig, key: kms.IKey | None) -> ExecutionMonitoring:
+        """Alarms and dashboard, and where to find them."""
+        topic = config.alarm_topic_arn
+        monitoring = ExecutionMonitoring(
+            self,
+            "Monitoring",
+            layer=self.layer,
+            alarm_topic=sns.Topic.from_topic_arn(self, "AlarmTopic", topic) if topic else None,
+            alarm_email=config.alarm_email,
+            encryption_key=key if config.alarm_email else None,
+            dashboard=config.dashboard,
+            longest_wait=cdk.Duration.minutes(config.longest_wait_minutes),
+            shortage=config.shortage,
+            leave_out=config.leave_out,
+            runbook_url=config.runbook_url,
+        )
+        if monitoring.dashboard is not None:
+            cdk.CfnOutput(
+                self,
+                "DashboardName",
+                value=monitoring.dashboard.ref,
+                description="CloudWatch dashboard: look here first",
+            )
+        if monitoring.alarm_topic is not None:
+            cdk.CfnOutput(
+                self,
+                "AlarmTopicArn",
+                value=monitoring.alarm_topic.topic_arn,
+                description="SNS topic that every alarm is told to",
+            )
+        return monitoring
 
     def _dask_access(self, config: DaskConfig, foundation: FoundationStack, image: FlowImage) -> DaskAccess:
         """What flow runs need to open Dask clusters, whose tasks may use the bucket as flow runs may."""

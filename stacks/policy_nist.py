@@ -53,8 +53,21 @@ def acknowledge_nist(stage: PrefectStage) -> None:
     for child in stage.execution.node.children:
         if isinstance(child, WorkPoolSync):
             _acknowledge_sync(child)
-    if stage.execution.layer.lazarus is not None:
-        _acknowledge_lazarus(stage.execution.layer.lazarus, config)
+    lazarus, monitoring = stage.execution.layer.lazarus, stage.execution.monitoring
+    if lazarus is not None:
+        _acknowledge_lazarus(lazarus, config)
+    told_of = monitoring.alarms if monitoring else []
+    silent = {alarm.node.path: alarm for alarm in (*(lazarus.alarms if lazarus else ()), *told_of)}
+    if monitoring is not None and monitoring.alarm_topic is not None:
+        for alarm in told_of:
+            del silent[alarm.node.path]
+    for alarm in silent.values():
+        _accept(
+            alarm,
+            "CloudWatchAlarmAction",
+            "Whom an alarm wakes, and how, is the organisation's to say: EnvironmentConfig.monitoring takes an address "
+            "or a topic. Until then its state is seen in CloudWatch.",
+        )
 
 
 def _acknowledge_network(network: FlowNetwork, config: EnvironmentConfig) -> None:
@@ -138,13 +151,6 @@ def _acknowledge_lazarus(lazarus: Lazarus, config: EnvironmentConfig) -> None:
             "LambdaConcurrency",
             "The account's quota is too small to reserve any (PoolConfig.reserved_concurrency). Two at once do no "
             "harm.",
-        )
-    for alarm in lazarus.alarms:
-        _accept(
-            alarm,
-            "CloudWatchAlarmAction",
-            "Whom an alarm wakes, and how, is the organisation's to say: add actions to layer.lazarus.alarms. Until "
-            "then its state is seen in CloudWatch.",
         )
 
 

@@ -9,6 +9,7 @@ from cdk_prefect_ecs.execution_layer import LayerPool, PrefectExecutionLayer
 from cdk_prefect_ecs.image import FlowImage, FlowRepository
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.machines import AutoScalingMachines, ExternalMachines, ManagedMachines
+from cdk_prefect_ecs.monitoring import ExecutionMonitoring
 from cdk_prefect_ecs.network import FlowNetwork
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.required_policy import RequiredPolicy
@@ -26,6 +27,7 @@ __all__ = [
     "CapacityKind",
     "CapacityWeight",
     "DaskAccess",
+    "ExecutionMonitoring",
     "ExecutionRole",
     "ExternalMachines",
     "FlowCapacity",

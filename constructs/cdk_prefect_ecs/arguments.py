@@ -106,6 +106,8 @@ def _mismatch(value: object, expected: object, where: str) -> _Mismatch | None:
         return next(inside, _Mismatch(where, expected, value))
     if origin is Literal:  # which values are allowed, the rules say
         return None if type(value) in {type(argument) for argument in arguments} else _Mismatch(where, str, value)
+    if origin is Callable:  # what it takes and returns, Python does not know
+        return None if callable(value) else _Mismatch(where, "a function", value)
     if origin is not None:
         return _mismatch_inside(value, origin, arguments, expected, where)
     return None if _is(value, expected) else _Mismatch(where, expected, value)

@@ -79,3 +79,19 @@ def let_events_encrypt(key: kms.IKey, scope: Construct) -> None:
             conditions={"StringEquals": {"aws:SourceAccount": cdk.Stack.of(scope).account}},
         )
     )
+
+
+def let_alarms_encrypt(key: kms.IKey, scope: Construct) -> None:
+    """Let the alarms of CloudWatch publish to topics of this account and region with this key. An imported key's policy
+    has to let them already."""
+    topics = cdk.Stack.of(scope).format_arn(service="sns", resource="*")
+    # Source: "Why didn't I receive an SNS notification for my CloudWatch alarm trigger?", AWS re:Post; the context is
+    # from "Key management", Amazon SNS Developer Guide.
+    key.add_to_resource_policy(
+        iam.PolicyStatement(
+            principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+            actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+            resources=["*"],
+            conditions={"ArnLike": {"kms:EncryptionContext:aws:sns:topicArn": topics}},
+        )
+    )

@@ -17,6 +17,7 @@ from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.durations import seconds_or_token
 from cdk_prefect_ecs.encryption import let_events_encrypt
 from cdk_prefect_ecs.place import checked_construct
+from cdk_prefect_ecs.runbook import described
 from cdk_prefect_ecs.settings import check_task_events_settings
 
 #: A reader that is throttled counts as having received the message; it must not end up among the dead letters for that.
@@ -122,7 +123,7 @@ class TaskEvents(Construct):
             cloudwatch.Alarm(
                 self,
                 "DeadLetters",
-                alarm_description="Task events that Lazarus could not deal with; its schedule tends the runs anyway",
+                alarm_description=described("DeadLetters"),
                 metric=self.dead_letter_queue.metric_approximate_number_of_messages_visible(
                     period=cdk.Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM
                 ),
@@ -134,7 +135,7 @@ class TaskEvents(Construct):
             cloudwatch.Alarm(
                 self,
                 "OldestMessage",
-                alarm_description="Task events wait: Lazarus does not read its queue",
+                alarm_description=described("OldestMessage"),
                 metric=self.queue.metric_approximate_age_of_oldest_message(
                     period=cdk.Duration.minutes(1), statistic=cloudwatch.Stats.MAXIMUM
                 ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aws_cdk as cdk
@@ -273,6 +273,7 @@ class PrefectExecutionLayer(Construct):
         self._cpu_architecture = cpu_architecture
         self._delete_pools_with_deployments = delete_pool_with_deployments
         self.pools = {}
+        self._for_each_pool: list[Callable[[LayerPool], object]] = []
         self.network = network or FlowNetwork(self, "Network")
         self.cluster = cluster or FlowCluster(self, "Cluster", vpc=self.network.vpc)
         self.storage = storage or FlowStorage(self, "Storage", encryption_key=encryption_key)
@@ -472,8 +473,20 @@ class PrefectExecutionLayer(Construct):
             self.lazarus.add_work_pool(
                 work_pool, spot_attempts=spot_attempts, max_reschedules=max_reschedules, patience=patience
             )
-        self.pools[work_pool_name] = LayerPool(work_pool, made_worker, made_role)
-        return self.pools[work_pool_name]
+        pool = self.pools[work_pool_name] = LayerPool(work_pool, made_worker, made_role)
+        for do in self._for_each_pool:
+            do(pool)
+        return pool
+
+    @checked
+    def for_each_pool(self, do: Callable[[LayerPool], object]) -> None:
+        """Call a function for every pool: the first, those that were added, and each that is added after this.
+
+        :param do: Called with the pool and its worker, once for each.
+        """
+        self._for_each_pool.append(do)
+        for pool in (LayerPool(self.work_pool, self.worker, self.worker_role), *self.pools.values()):
+            do(pool)
 
     def _make_worker(
         self, scope: Construct, work_pool: WorkPool, settings: _Worker, role: iam.IRole | None

@@ -29,6 +29,7 @@ from cdk_prefect_ecs.network import add_service_endpoints, is_inside
 from cdk_prefect_ecs.network_reach import lazarus_calls
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import grantees, records
+from cdk_prefect_ecs.runbook import described
 from cdk_prefect_ecs.settings import DEFAULT_PATIENCE_SECONDS, check_lazarus_settings
 from cdk_prefect_ecs.work_pool import WorkPool
 
@@ -46,7 +47,8 @@ class Lazarus(Construct):
     execute one run. It says why in the run's own log.
 
     Creates an ARM function (about 45,000 short invocations a month: some $0.10 at list price), its role, log group,
-    dead-letter queue and schedule, and the alarms in :attr:`alarms`. The pool's flow runs then leave their state alone
+    dead-letter queue and schedule, and the alarms in :attr:`alarms` ($0.10 each). It writes up to six metrics of each
+    pool, at $0.30 a month. The pool's flow runs then leave their state alone
     on SIGTERM (``relinquish``) instead of rescheduling themselves while they still run.
 
     :param cluster: Cluster of the flow runs.
@@ -215,6 +217,21 @@ class Lazarus(Construct):
         self.function.add_environment("POOLS", cdk.Stack.of(self).to_json_string(pools))
         work_pool.guard()
 
+    @property
+    def guarded_pools(self) -> tuple[str, ...]:
+        """Names of the pools that it guards."""
+        return tuple(self._pools)
+
+    def observe(self) -> None:
+        """Have it measure, too, what only somebody who watches needs; :class:`~cdk_prefect_ecs.ExecutionMonitoring`
+        does this.
+
+        Of every pool ``WorkersOnline``, ``SecondsWaiting`` (of the run that has been due for longest), ``TasksOnSpot``
+        and ``TasksOnDemand``: four metrics of CloudWatch, $0.30 a month each in us-east-1, and for the first two a
+        request each to the Prefect API, once a minute and at most three times.
+        """
+        self.function.add_environment("OBSERVE", "true")
+
     @checked
     def check_addition(
         self, spot_attempts: int | None, max_reschedules: int | None, patience: cdk.Duration | None
@@ -257,7 +274,7 @@ class Lazarus(Construct):
             cloudwatch.Alarm(
                 self,
                 "Errors",
-                alarm_description="Lazarus fails: flow runs that lose their task stay as they are",
+                alarm_description=described("Errors"),
                 metric=self.function.metric_errors(period=minute),
                 threshold=1,
                 evaluation_periods=5,
@@ -268,7 +285,7 @@ class Lazarus(Construct):
             cloudwatch.Alarm(
                 self,
                 "Throttles",
-                alarm_description="Lazarus is throttled for minutes: it cannot keep up, or the account's quota is up",
+                alarm_description=described("Throttles"),
                 metric=self.function.metric_throttles(period=minute),
                 threshold=1,
                 evaluation_periods=10,
@@ -279,7 +296,7 @@ class Lazarus(Construct):
             cloudwatch.Alarm(
                 self,
                 "HeartbeatMissing",
-                alarm_description="Lazarus is not invoked any more, not even by its schedule",
+                alarm_description=described("HeartbeatMissing"),
                 metric=self.function.metric_invocations(period=minute),
                 threshold=1,
                 evaluation_periods=5,

@@ -220,6 +220,8 @@ class WorkerHost(Construct):
             max_healthy_percentage=200,
             max_instance_lifetime=_LIFETIME,
             health_checks=autoscaling.HealthChecks.ec2(),
+            # Free, and what says that there is a host at all.
+            group_metrics=[autoscaling.GroupMetrics(autoscaling.GroupMetric.IN_SERVICE_INSTANCES)],
             signals=autoscaling.Signals.wait_for_count(1, timeout=_ONLINE_WITHIN),
             update_policy=autoscaling.UpdatePolicy.rolling_update(
                 max_batch_size=1,

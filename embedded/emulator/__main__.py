@@ -52,6 +52,7 @@ def main() -> int:
     from embedded.emulator.control import Control
     from embedded.emulator.engine import Engine
     from embedded.emulator.inner import app
+    from embedded.emulator.metrics import Metrics
     from embedded.emulator.processes import Reaper
     from embedded.emulator.recording import recorded
     from embedded.emulator.services import ServiceScheduler
@@ -70,7 +71,9 @@ def main() -> int:
     interfaces.install()
     ecs_api.install(engine, scheduler)
     cloudformation.install(scheduler)
-    application = Control(engine, mark).wrap(app.app)
+    metrics = Metrics(engine)
+    metrics.install()
+    application = Control(engine, metrics, mark).wrap(app.app)
     if file := os.environ.get("EMBEDDED_REQUESTS"):
         application = recorded(application, Path(file))
     asyncio.run(serve(application))

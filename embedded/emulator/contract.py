@@ -46,6 +46,14 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     "core.responses.now_iso": (),
     "core.responses.request_scope": ("account_id", "region"),
     "core.router.extract_access_key_id": ("headers", "query_params"),
+    "services.cloudwatch._dims_key": ("dims",),
+    "services.cloudwatch._dispatch_alarm_actions": ("alarm", "old_state", "new_state", "reason"),
+    "services.cloudwatch._evaluate_parent_alarms": ("child", "seen"),
+    "services.cloudwatch._record_history": ("alarm_name", "old_state", "new_state", "reason"),
+    "services.cloudwatch._store_datum": (
+        "namespace", "name", "dims", "ts", "unit", "value", "values", "counts", "stat_values",
+    ),
+    "services.cloudwatch.record_metric": ("namespace", "metric_name", "value", "unit", "dimensions"),
     "services.cloudwatch_logs._create_log_group": ("data",),
     "services.cloudwatch_logs._create_log_stream": ("data",),
     "services.cloudwatch_logs._put_log_events": ("data",),
@@ -94,11 +102,16 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     # What we replace: MiniStack looks these up by name when it calls them
     "app.pin_request_origin": ("source_ip", "secure_transport"),
     "app.SERVICE_HANDLERS": None,
+    "services.cloudwatch._evaluate_alarm": ("alarm",),
+    "services.cloudwatch_logs._append_log_events": ("stream", "events"),
     "services.cloudwatch_logs._filter_log_events": ("data",),
     "services.ec2._eni_fields_xml": ("eni", "tag"),
     "services.ec2._matches_vpc_filters": ("vpc", "filters"),
     "services.ecr._describe_images": ("data",),
+    "services.lambda_svc._acquire_execution_slot": ("func", "config"),
+    "services.lambda_svc._emit_lambda_metrics": ("function_name", "duration_ms", "error", "throttle"),
     "services.lambda_svc._execute_function": ("func", "event"),
+    "services.lambda_svc._execute_function_dispatch": ("func", "config", "event", "request_id", "started"),
     "services.lambda_svc._run_sqs_batch": ("esm", "func_rec", "event", "batch", "queue_url", "queue_name"),
     "services.cloudformation.provisioners._RESOURCE_HANDLERS": None,
     "services.cloudformation.provisioners._ecs_task_def_create": ("logical_id", "props", "stack_name"),
@@ -111,6 +124,8 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     "app.AUTH": None,
     "app.app": ("scope", "receive", "send"),
     "services.autoscaling._asgs": None,
+    "services.cloudwatch._alarms": None,
+    "services.cloudwatch._metrics": None,
     "services.cloudwatch_logs._log_groups": None,
     "services.ec2._addresses": None,
     "services.ec2._network_interfaces": None,
@@ -127,6 +142,7 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     "services.iam._roles": None,
     "services.s3._bucket_lifecycle": None,
     "services.s3._bucket_tags": None,
+    "services.sqs._queues": None,
 }  # fmt: skip
 
 

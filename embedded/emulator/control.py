@@ -8,6 +8,7 @@ from typing import Any
 from embedded.emulator import credentials
 from embedded.emulator.engine import Engine
 from embedded.emulator.inner import Json
+from embedded.emulator.metrics import Metrics
 from embedded.emulator.tasks import TaskRun
 
 PREFIX = "/_embedded/"
@@ -45,8 +46,9 @@ def describe(run: TaskRun) -> Json:
 
 
 class Control:
-    def __init__(self, engine: Engine, mark: str) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, mark: str) -> None:
         self._engine = engine
+        self._metrics = metrics
         self._mark = mark
 
     def answer(self, method: str, name: str, data: Json) -> Any:
@@ -61,6 +63,9 @@ class Control:
                 self._engine.capacity.set(
                     data["provider"], available=data["available"], fail_after_start=data["fail_after_start"]
                 )
+                return {}
+            case "POST", "alarms":
+                self._metrics.ahead = float(data["ahead_seconds"])
                 return {}
             case "POST", "session":
                 return dataclasses.asdict(credentials.assume(data["role"], data["name"]))

@@ -14,6 +14,7 @@ from ministack.core import iam_evaluator as _iam_evaluator
 from ministack.core import responses as _responses
 from ministack.core import router as _router
 from ministack.services import autoscaling as _autoscaling
+from ministack.services import cloudwatch as _cloudwatch
 from ministack.services import cloudwatch_logs as _logs
 from ministack.services import ec2 as _ec2
 from ministack.services import ecr as _ecr
@@ -24,6 +25,7 @@ from ministack.services import kms as _kms
 from ministack.services import lambda_svc as _lambda_svc
 from ministack.services import s3 as _s3
 from ministack.services import secretsmanager as _secretsmanager
+from ministack.services import sqs as _sqs
 from ministack.services import ssm as _ssm
 from ministack.services import sts as _sts
 from ministack.services.cloudformation import provisioners as _provisioners
@@ -32,6 +34,7 @@ from ministack.services.cloudformation import stacks as _stacks
 app: Any = _app
 arn: Any = _arn
 autoscaling: Any = _autoscaling
+cloudwatch: Any = _cloudwatch
 concurrency: Any = _concurrency
 iam_actions: Any = _iam_actions
 iam_evaluator: Any = _iam_evaluator
@@ -47,6 +50,7 @@ kms: Any = _kms
 lambda_svc: Any = _lambda_svc
 s3: Any = _s3
 secretsmanager: Any = _secretsmanager
+sqs: Any = _sqs
 ssm: Any = _ssm
 sts: Any = _sts
 provisioners: Any = _provisioners

@@ -4,8 +4,10 @@ Runs of the flow in flows/gated.py wait at a gate until a test opens it, so each
 wants it. Nothing here depends on how fast the machine is: the limits of time are for hangs only.
 """
 
+import base64
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -35,6 +37,8 @@ from prefect.client.schemas.objects import FlowRun, Log, State, StateType
 from prefect.client.schemas.sorting import LogSort
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Paused, Pending, Running, Scheduled
 
+from cdk_prefect_ecs.functions.lazarus_world import FlowRuns
+from cdk_prefect_ecs.functions.prefect_api import PrefectApiClient
 from embedded import run_cdk
 from embedded.aws import Task
 from embedded.deployed import DeployedApp, bucket_objects, wait_for
@@ -51,9 +55,14 @@ BAKED = "gated/lazarus-baked"
 MARK = "Lazarus: "
 PARKED, RESCHEDULED = "Rescheduling", "Late"
 # Short enough for a test; a worker that shares its machine with everything else still starts a task within it.
-VARIANT = {"pool": {"max_reschedules": 1, "patience_seconds": 25}}
+VARIANT = {
+    "pool": {"max_reschedules": 1, "patience_seconds": 25},
+    "monitoring": {"alarm_email": "on-call@example.com"},
+}
 ON_DEMAND = {"capacity_provider_strategy": [{"capacityProvider": "FARGATE", "weight": 1, "base": 0}]}
 LONG = 240.0
+#: Metrics of what Lazarus finds, not of what it does.
+OBSERVED = ("WorkersOnline", "SecondsWaiting", "TasksOnSpot", "TasksOnDemand")
 STEPS = {"one": 1, "two": 1, "three": 1}
 
 
@@ -69,6 +78,9 @@ class Guard:
     log_group: str
     queue: str
     service: str
+    dashboard: str
+    pager: str
+    """A queue that hears of every alarm, as who is on call would."""
     emulator_log_begins: int
 
     @classmethod
@@ -90,6 +102,8 @@ class Guard:
             log_group=configuration["LoggingConfig"]["LogGroup"],
             queue=mine["AWS::SQS::Queue"],
             service=outputs["WorkerServiceName"],
+            dashboard=outputs["DashboardName"],
+            pager=subscribed_queue(app, outputs["AlarmTopicArn"]),
             emulator_log_begins=emulator_log_begins,
         )
 
@@ -121,7 +135,7 @@ class Guard:
         ]
 
     def metrics(self) -> Counter[str]:
-        """Sums of its metrics, over all lines of CloudWatch's embedded format."""
+        """Sums of what it did, over all lines of CloudWatch's embedded format."""
         sums: Counter[str] = Counter()
         for line in self.log():
             if line.startswith('{"_aws"'):
@@ -129,9 +143,37 @@ class Guard:
                 (definition,) = values["_aws"]["CloudWatchMetrics"]
                 assert (definition["Dimensions"], values["WorkPool"]) == ([["WorkPool"]], self.pool)
                 for metric in definition["Metrics"]:
+                    if metric["Name"] in OBSERVED:
+                        continue
                     value = values[metric["Name"]]
                     sums[metric["Name"]] += len(value) if isinstance(value, list) else value
         return sums
+
+    def alarm(self, name: str) -> dict[str, Any]:
+        """An alarm, by its id."""
+        alarms = self.app.aws.client("cloudwatch").describe_alarms()["MetricAlarms"]
+        (alarm,) = [alarm for alarm in alarms if re.search(rf"{name}[0-9A-F]{{8}}\b", alarm["AlarmName"])]
+        return dict(alarm)
+
+    def wait_for_alarm(self, name: str, state: str) -> dict[str, Any]:
+        """Wait until an alarm is in a state; returns what it tells its topic about that."""
+        wait_for(f"alarm {name} to be {state}", lambda: self.alarm(name)["StateValue"] == state or None, LONG)
+
+        def heard() -> dict[str, Any] | None:
+            answer = self.app.aws.client("sqs").receive_message(QueueUrl=self.pager, MaxNumberOfMessages=10)
+            for message in answer.get("Messages", []):
+                told = json.loads(json.loads(message["Body"])["Message"])
+                self.app.aws.client("sqs").delete_message(QueueUrl=self.pager, ReceiptHandle=message["ReceiptHandle"])
+                if (told["AlarmName"], told["NewStateValue"]) == (self.alarm(name)["AlarmName"], state):
+                    return dict(told)
+            return None
+
+        return wait_for(f"somebody to hear that {name} is {state}", heard, LONG)
+
+    def widgets(self, kind: str) -> list[dict[str, Any]]:
+        """The properties of the dashboard's widgets of a kind."""
+        answer = self.app.aws.client("cloudwatch").get_dashboard(DashboardName=self.dashboard)
+        return [each["properties"] for each in json.loads(answer["DashboardBody"])["widgets"] if each["type"] == kind]
 
     def send(self, event: Mapping[str, Any]) -> None:
         """Put an event into Lazarus's queue once more."""
@@ -354,6 +396,24 @@ def together(*stories: Callable[[], None]) -> None:
     with ThreadPoolExecutor(len(stories)) as pool:
         for story in [pool.submit(story) for story in stories]:
             story.result()
+
+
+def subscribed_queue(app: DeployedApp, topic: str) -> str:
+    """A queue that a topic's messages go to."""
+    sqs = app.aws.client("sqs")
+    queue: str = sqs.create_queue(QueueName="pager")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    app.aws.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    return queue
 
 
 @pytest.fixture(scope="module")
@@ -758,14 +818,102 @@ def test_metrics_are_what_happened(guard: Guard, left_pending: Gated) -> None:
     assert +metrics == +happened
 
 
+def test_what_lazarus_asks_for_somebody_who_watches(guard: Guard) -> None:
+    """The two requests, against the real server: of a pool with a worker, and of one without where runs are due."""
+    prefect, auth_string = guard.app.prefect, guard.app.server.auth_string
+    assert auth_string is not None
+    pool = "lazarus-forsaken"
+    prefect.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    deployment = prefect.create_deployment(
+        flow_id=prefect.create_flow_from_name("forsaken"), name="d", work_pool_name=pool
+    )
+    now = datetime.now(UTC)
+    ago = {minutes: now - timedelta(minutes=minutes) for minutes in (3, 5, -3)}
+    for moment in ago.values():
+        prefect.create_flow_run_from_deployment(deployment, state=Scheduled(scheduled_time=moment))
+    header = f"Basic {base64.b64encode(auth_string.encode()).decode()}"
+    api = PrefectApiClient(guard.app.server.api_url, header, deadline=time.monotonic() + LONG)
+    runs = FlowRuns(api, [guard.pool, pool], guard.cluster)
+    due = runs.longest_due(pool, now)
+    assert due is not None
+    assert abs(due - ago[5]) < timedelta(milliseconds=1)
+    assert runs.longest_due(pool, ago[5] - timedelta(minutes=1)) is None
+    assert (runs.workers_online(pool, now), runs.workers_online(guard.pool, now)) == (0, 1)
+    assert runs.workers_online(guard.pool, now + timedelta(minutes=10)) == 0
+
+
+def test_every_metric_on_the_dashboard_is_there(guard: Guard) -> None:
+    graphs = guard.widgets("metric")
+    named = {
+        (namespace, name, tuple(dimensions))
+        for graph in graphs
+        for namespace, name, *dimensions, _ in (line for line in graph["metrics"] if len(line) > 1)
+    }
+    assert {namespace for namespace, _, _ in named} == {"PrefectOnEcs", "AWS/ECS", "AWS/Lambda", "AWS/SQS"}
+    assert {name for namespace, name, _ in named if namespace == "PrefectOnEcs"} >= {"GivenUp", *OBSERVED}
+    cloudwatch = guard.app.aws.client("cloudwatch")
+
+    def there() -> bool | None:
+        found = {
+            (
+                metric["Namespace"],
+                metric["MetricName"],
+                tuple(sorted((d["Name"], d["Value"]) for d in metric["Dimensions"])),
+            )
+            for page in cloudwatch.get_paginator("list_metrics").paginate()
+            for metric in page["Metrics"]
+        }
+        wanted = {(ns, name, tuple(sorted(zip(dims[::2], dims[1::2], strict=True)))) for ns, name, dims in named}
+        return wanted <= found or None
+
+    wait_for("every metric of the dashboard", there, LONG)
+
+
+def test_tables_of_the_dashboard_show_what_lazarus_did(guard: Guard) -> None:
+    metrics, lines = guard.metrics(), guard.log()
+    given_up, rescheduled, workers = guard.widgets("log")
+    for table, count in ((given_up, metrics["GivenUp"]), (rescheduled, metrics["Reschedules"])):
+        query = re.fullmatch(
+            r"SOURCE '(.+)' \| fields @timestamp, (.+) \| filter intervention = \"(.+)\" \| sort .+", table["query"]
+        )
+        assert query is not None
+        assert query[1] == guard.log_group
+        told = [json.loads(line) for line in lines if line.startswith('{"intervention"')]
+        shown = [each for each in told if each["intervention"] == query[3]]
+        assert len(shown) == count > 0
+        for each in shown:
+            assert {*query[2].split(", "), "intervention"} == set(each)
+            run = guard.app.prefect.read_flow_run(UUID(each["flowRunId"]))
+            assert (run.name, guard.pool) == (each["flowRun"], each["workPool"])
+            assert each["why"].startswith(MARK)
+    assert workers["title"] == "Last errors of workers"
+
+
+def test_given_up_run_wakes_somebody_until_it_is_over(guard: Guard) -> None:
+    told = guard.wait_for_alarm("GivenUp", "ALARM")
+    assert told["AlarmDescription"].startswith(f"Work pool {guard.pool}: A flow run is given up")
+    assert told["AlarmDescription"].endswith("Runbook: docs/monitoring.md#givenup")
+    assert {guard.alarm(name)["StateValue"] for name in ("Errors", "HeartbeatMissing", "NoWorker")} == {"OK"}
+    arns = {alarm["AlarmArn"] for alarm in guard.app.aws.client("cloudwatch").describe_alarms()["MetricAlarms"]}
+    (widget,) = guard.widgets("alarm")
+    assert arns >= {*widget["alarms"]} >= {guard.alarm("GivenUp")["AlarmArn"], guard.alarm("NoWorker")["AlarmArn"]}
+    guard.app.aws.set_alarms_ahead(16 * 60)
+    try:
+        guard.wait_for_alarm("GivenUp", "OK")
+    finally:
+        guard.app.aws.set_alarms_ahead(0)
+
+
 def test_role_of_lazarus_suffices_and_its_log_is_quiet(guard: Guard) -> None:
     lines = guard.log()
     assert lines
     emulator = guard.app.aws.log.read_bytes()[guard.emulator_log_begins :].decode(errors="replace")
     assert guard.app.server.auth_string is not None
     secret = guard.app.server.auth_string.partition(":")[2]
-    for text in ("AccessDenied", "not authorized", "Traceback", secret):
-        assert not [line for line in lines if text in line]
+    assert not [line for line in lines if secret in line]
+    about_itself = [line for line in lines if not line.startswith('{"intervention"')]  # not what tasks lack
+    for text in ("AccessDenied", "not authorized", "Traceback"):
+        assert not [line for line in about_itself if text in line]
     role = guard.app.aws.client("lambda").get_function_configuration(FunctionName=guard.function)["Role"]
     denied = [line for line in emulator.splitlines() if "AccessDenied" in line and role.rpartition("/")[2] in line]
     assert denied == []

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -373,3 +374,42 @@ def size_asked_for(task: dict[str, Any]) -> tuple[str | None, str | None, int | 
 
 def tags(task: dict[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in task["tags"]}
+
+
+def test_each_pool_is_watched_and_measured_for_itself(layer: Layer, started: Started) -> None:
+    cloudwatch = layer.app.aws.client("cloudwatch")
+    answer = cloudwatch.get_dashboard(DashboardName=layer.outputs["Dashboard"])
+    widgets = [
+        each["properties"] for each in json.loads(answer["DashboardBody"])["widgets"] if each["type"] == "metric"
+    ]
+    shown = [dict(pairs(line)) for widget in widgets for line in widget["metrics"] if line[0] == "PrefectOnEcs"]
+    assert {each["WorkPool"] for each in shown} == set(POOLS)
+    alarms = layer.of_type("AWS::CloudWatch::Alarm")
+    assert sum("MonitoringPool" in alarm for alarm in alarms) == 4 * len(POOLS)
+
+    def most(pool: str, metric: str) -> float:
+        found = cloudwatch.get_metric_statistics(
+            Namespace="PrefectOnEcs",
+            MetricName=metric,
+            Dimensions=[{"Name": "WorkPool", "Value": pool}],
+            StartTime=datetime.now(UTC) - timedelta(hours=1),
+            EndTime=datetime.now(UTC) + timedelta(minutes=1),
+            Period=3600,
+            Statistics=["Maximum"],
+        )["Datapoints"]
+        return max((float(point["Maximum"]) for point in found), default=0.0)
+
+    def measured() -> bool | None:
+        online = {pool: most(pool, "WorkersOnline") for pool in POOLS}
+        return online == {pool: 2.0 if pool == "many-gpu" else 1.0 for pool in POOLS} or None
+
+    wait_for("the workers of every pool to be counted", measured, LONG)
+    for pool in FALLEN:
+        assert most(pool, "Fallbacks") >= 1
+        assert most(pool, "Interruptions") >= 1
+    assert most("many-arm", "Fallbacks") == 0
+
+
+def pairs(metric: list[Any]) -> list[tuple[str, str]]:
+    """Names and values of a metric on a dashboard; its namespace and name are a pair too."""
+    return list(zip(metric[:-1:2], metric[1:-1:2], strict=True))

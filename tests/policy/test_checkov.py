@@ -17,7 +17,7 @@ from test_capacity_template import synthesised as capacity_template
 from test_network_policy import Networks, networks  # noqa: F401 - a fixture
 from test_worker_host_policy import out  # noqa: F401 - a fixture
 
-from stacks.config import OWN_KEY
+from stacks.config import OWN_KEY, MonitoringConfig
 from stacks.environments import environment
 from stacks.stage import PrefectStage
 from tools.templates import SHAPES, render
@@ -125,7 +125,8 @@ def failed(
 
 
 def strict_templates(assembly: Path) -> Iterator[tuple[str, str]]:
-    config = dataclasses.replace(environment("prod"), encryption_key=OWN_KEY, access_logs=True)
+    monitoring = MonitoringConfig(alarm_email="on-call@example.com")
+    config = dataclasses.replace(environment("prod"), encryption_key=OWN_KEY, access_logs=True, monitoring=monitoring)
     app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(assembly))
     stage = PrefectStage(app, config.stage_name, config=config)
     app.synth()

@@ -8,6 +8,7 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 import test_capacity_template
+import test_monitoring_template
 import test_network_policy
 import test_worker_host_policy
 from policy_helpers import CONTEXT, new_assembly, synthesised
@@ -20,7 +21,7 @@ from tools.permissions.fitting import misfits, open_actions
 from tools.permissions.policies import Statement, Templates
 
 #: The apps of this folder, and the one of the tests of permissions, which has everything turned on.
-APPS = [*ENVIRONMENTS, "own key", "capacity", "networks", "host", "everything"]
+APPS = [*ENVIRONMENTS, "own key", "capacity", "networks", "host", "monitoring", "everything"]
 
 #: Actions that a role has on everything though AWS lets a statement name resources, each with the reason.
 OPEN = {
@@ -52,6 +53,8 @@ def templates(app: str) -> Templates:
         return Templates.read(test_network_policy.synthesised_networks().out)
     if app == "host":
         return Templates.read(test_worker_host_policy.synthesised_host())
+    if app == "monitoring":
+        return Templates.read(test_monitoring_template.synthesised_monitoring(everything=True))
     return example().templates
 
 

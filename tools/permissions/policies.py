@@ -18,6 +18,7 @@ Json = dict[str, Any]
 
 #: What ``Fn::GetAtt`` of ``Arn`` is, by the type of the resource: service and resource type of the reference.
 _ARNS: Final = {
+    "AWS::CloudWatch::Alarm": ("cloudwatch", "alarm"),
     "AWS::DynamoDB::Table": ("dynamodb", "table"),
     "AWS::ECR::Repository": ("ecr", "repository"),
     "AWS::ECS::CapacityProvider": ("ecs", "capacity-provider"),

@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .credential import CredentialReference, aws_client, read_credential
+from .lazarus_metrics import GIVEN_UP, RESCHEDULED, Counts, Observation, intervention
 from .lazarus_rules import (
     Action,
     Adopt,
@@ -34,43 +36,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
 
 _RESERVE_SECONDS = 2.0  # of the function's time, for what comes after the last call
-_NAMESPACE = "PrefectOnEcs"
-
-
-@dataclass
-class Counts:
-    """What one look did, for CloudWatch."""
-
-    interruptions: int = 0
-    capacity_failures: int = 0
-    fallbacks: int = 0
-    reschedules: int = 0
-    given_up: int = 0
-    seconds_to_reschedule: list[float] = field(default_factory=list)
-
-    def embedded_metrics(self, work_pool: str, now: datetime) -> str:
-        """One line in CloudWatch's embedded metric format: metrics by way of the log, without an API call."""
-        values: dict[str, tuple[str, Any]] = {
-            "Interruptions": ("Count", self.interruptions),
-            "CapacityFailures": ("Count", self.capacity_failures),
-            "Fallbacks": ("Count", self.fallbacks),
-            "Reschedules": ("Count", self.reschedules),
-            "GivenUp": ("Count", self.given_up),
-        }
-        if self.seconds_to_reschedule:
-            values["SecondsFromStopToReschedule"] = ("Seconds", self.seconds_to_reschedule)
-        definition = {
-            "Namespace": _NAMESPACE,
-            "Dimensions": [["WorkPool"]],
-            "Metrics": [{"Name": name, "Unit": unit} for name, (unit, _) in values.items()],
-        }
-        return json.dumps(
-            {
-                "_aws": {"Timestamp": int(now.timestamp() * 1000), "CloudWatchMetrics": [definition]},
-                "WorkPool": work_pool,
-                **{name: value for name, (_, value) in values.items()},
-            }
-        )
+_OBSERVING_SECONDS = 10.0  # at most, so that it keeps nobody waiting whose run has lost its task
+_OBSERVE_EVERY_SECONDS = 20.0  # at most: task events may come by the dozen
 
 
 @dataclass(frozen=True)
@@ -107,12 +74,19 @@ class Lazarus:
         self._pools = pools
         self._deadline = deadline
         self.counts: dict[str, Counts] = {name: Counts() for name in pools}
+        self._alive: Counter[tuple[str, bool]] = Counter()  # tasks, by pool and whether they are on Spot
 
     def tend(self) -> list[str]:
         """Look at every run once and do what has to be done; returns what failed, to be tried again."""
         candidates = self._runs.candidates(_now(), max(pool.limits.crash_window for pool in self._pools.values()))
         tasks = self._tasks.by_run([seen.run for seen in candidates])
         failures = []
+        self._alive = Counter(
+            (seen.work_pool, task.capacity_provider == self._pools[seen.work_pool].limits.spot_provider)
+            for seen in candidates
+            for task in tasks[seen.run.id]
+            if task.is_alive
+        )
         for seen in candidates:
             if is_attended(seen.run, tasks[seen.run.id]):
                 continue
@@ -125,6 +99,21 @@ class Lazarus:
                 logger.exception("Flow run %s", seen.run.id)
                 failures.append(f"flow run {seen.run.id}: {error}")
         return failures
+
+    def observe(self, runs: FlowRuns) -> None:
+        """Note how the pools do, after :meth:`tend`. What cannot be learned is left out: nothing depends on it."""
+        for name, counts in self.counts.items():
+            try:
+                now = _now()
+                due = runs.longest_due(name, now)
+                counts.observation = Observation(
+                    workers_online=runs.workers_online(name, now),
+                    seconds_waiting=max(0.0, (now - due).total_seconds()) if due else 0.0,
+                    tasks_on_spot=self._alive[name, True],
+                    tasks_on_demand=self._alive[name, False],
+                )
+            except Exception:
+                logger.warning("Work pool %s could not be observed", name, exc_info=True)
 
     def _tend(self, seen: Seen, tasks: Sequence[Task]) -> None:
         pool = self._pools[seen.work_pool]
@@ -153,11 +142,13 @@ class Lazarus:
             case GiveUp(message, task):
                 if self._runs.give_up(seen, message):
                     self.counts[seen.work_pool].given_up += 1
+                    _tell(GIVEN_UP, seen, message)
                     self._runs.log(run_id, message + self._last_words(seen, task), level=logging.ERROR)
                     self._runs.end_subflows(run_id, "CRASHED", "Crashed", message)
             case Reschedule():
                 if self._runs.reschedule(seen, action, _now(), self._pools[seen.work_pool].on_demand):
                     self._count(self.counts[seen.work_pool], action)
+                    _tell(RESCHEDULED, seen, action.message)
                     words = self._last_words(seen, action.task) if action.cause == Cause.FAILURE else ""
                     self._runs.log(run_id, action.message + words)
 
@@ -180,6 +171,10 @@ class Lazarus:
             return ""
         # What a program says of a credential that it cannot use may be the credential.
         return f"\nLast lines of its container's log:\n{self._runs.scrubbed(words)}" if words else ""
+
+
+def _tell(what: str, seen: Seen, why: str) -> None:
+    print(intervention(what, work_pool=seen.work_pool, run_id=seen.run.id, run_name=seen.run.name, why=why))
 
 
 def handler(_event: Mapping[str, Any], context: Any) -> None:
@@ -215,6 +210,10 @@ def _look(deadline: float) -> None:
     lazarus = Lazarus(runs, tasks, pools, deadline=deadline)
     try:
         failures = lazarus.tend()
+        if settings.get("OBSERVE") and time.monotonic() >= _CACHE.get("observe", 0.0):
+            _CACHE["observe"] = time.monotonic() + _OBSERVE_EVERY_SECONDS
+            hurried = api.with_deadline(min(deadline, time.monotonic() + _OBSERVING_SECONDS))
+            lazarus.observe(FlowRuns(hurried, tuple(pools), settings["CLUSTER_ARN"]))
     finally:
         for name, counts in lazarus.counts.items():
             print(counts.embedded_metrics(name, _now()))

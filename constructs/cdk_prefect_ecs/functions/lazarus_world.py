@@ -2,6 +2,7 @@
 
 import logging
 import re
+import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ _FLOW_RUN_TAG = "prefect.io/flow-run-id"  # set by prefect-aws on every task
 _LOG_LINES = 20
 #: Names of scheduled states that a run may have while its engine waits to go on with it.
 _RETRIED_IN_PROCESS = ("AwaitingRetry", "Resuming")
+#: Workers send a heartbeat every 30 seconds; Prefect itself gives them up after three that are missing.
+_WORKER_SILENCE = timedelta(seconds=90)
 #: A parked run is scheduled so far ahead that no worker takes it, and soon enough to run if nobody ever carries it on.
 _PARKED_FOR = timedelta(hours=1)
 
@@ -90,6 +93,28 @@ class FlowRuns:
             retried_in_process=policy.get("retry_type") == "in_process",
         )
         return Seen(run, raw.get("work_pool_name") or "", raw.get("job_variables") or {}, raw.get("tags") or [], policy)
+
+    def longest_due(self, work_pool: str, now: datetime) -> datetime | None:
+        """Since when the run that waits longest for a worker of this pool has been due; None when none waits."""
+        waiting = self._api.post(
+            "/flow_runs/filter",
+            {
+                "flow_runs": {
+                    "state": {"type": {"any_": ["SCHEDULED"]}},
+                    "next_scheduled_start_time": {"before_": _iso(now)},
+                },
+                "work_pools": {"name": {"any_": [work_pool]}},
+                "sort": "NEXT_SCHEDULED_START_TIME_ASC",
+                "limit": 1,
+            },
+        )
+        return _parsed(waiting[0]["next_scheduled_start_time"]) if waiting else None
+
+    def workers_online(self, work_pool: str, now: datetime) -> int:
+        """How many workers poll this pool."""
+        online = {"last_heartbeat_time": {"after_": _iso(now - _WORKER_SILENCE)}}
+        path = f"/work_pools/{urllib.parse.quote(work_pool, safe='')}/workers/filter"
+        return len(self._api.post(path, {"workers": online, "limit": _PAGE}))
 
     def current(self, run_id: str) -> Seen | None:
         """The run as it is now; None when it is deleted."""

@@ -4,7 +4,14 @@ import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 
-from cdk_prefect_ecs import DaskAccess, FlowNetwork, PrefectApi, PrefectExecutionLayer, WorkerHost
+from cdk_prefect_ecs import (
+    DaskAccess,
+    ExecutionMonitoring,
+    FlowNetwork,
+    PrefectApi,
+    PrefectExecutionLayer,
+    WorkerHost,
+)
 
 app = cdk.App()
 stack = cdk.Stack(app, "ConsumerMachines")
@@ -33,6 +40,7 @@ spot = layer.cluster.add_auto_scaling_capacity(
     spot=True,
 )
 managed = layer.cluster.add_managed_instances_capacity("Managed", network=network, spot=True)
+ExecutionMonitoring(stack, "Monitoring", layer=layer, alarm_email="on-call@example.com")
 own = layer.cluster.add_external_capacity("OnPremises")
 for name, machines in (("instances", spot), ("managed", managed), ("own", own)):
     layer.add_work_pool(f"consumer-{name}", capacity=machines.capacity)

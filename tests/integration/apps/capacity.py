@@ -12,6 +12,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 
 from cdk_prefect_ecs import (
     CapacityKind,
+    ExecutionMonitoring,
     FlowCapacity,
     FlowCluster,
     FlowImage,
@@ -82,6 +83,7 @@ layer.add_work_pool(
     worker_memory_mib=2048,
     **small,
 )
+monitoring = ExecutionMonitoring(stack, "Monitoring", layer=layer)  # also of the pools that are added from here on
 layer.add_work_pool("many-graviton", cpu_architecture="ARM64", **small)
 layer.add_work_pool("many-managed", capacity=managed.capacity, spot_attempts=1, **small)
 layer.add_work_pool("many-own", capacity=own.capacity, **small)
@@ -112,7 +114,7 @@ arm_pool = WorkPool(
     tags={"CostCenter": "44"},
     **shared,
 )
-WorkerService(
+arm_worker = WorkerService(
     stack,
     "ArmWorker",
     work_pool=arm_pool,
@@ -126,6 +128,7 @@ WorkerService(
     **shared,
 )
 layer.lazarus.add_work_pool(arm_pool)
+monitoring.add_work_pool(arm_pool, worker=arm_worker)
 cdk.Tags.of(stack).add("Project", "prefect")
 
 outputs = {
@@ -140,6 +143,7 @@ outputs = {
     "AccessPoint": access_point.access_point_id,
     "RegistrationRole": own.registration_role.role_name,
     "RegistrationCommand": own.registration_command,
+    "Dashboard": monitoring.dashboard.ref,
 }
 for name, value in outputs.items():
     cdk.CfnOutput(stack, name, value=value if isinstance(value, str) else json.dumps(value))

@@ -7,15 +7,21 @@ from typing import Any
 
 import aws_cdk as cdk
 
+from stacks.config import MonitoringConfig
 from stacks.environments import environment
 from stacks.stage import PrefectStage
+
+#: What an environment may have and embedded has not.
+ABSENT = {"monitoring": MonitoringConfig()}
 
 
 def replace(config: Any, changes: dict[str, Any]) -> Any:
     return dataclasses.replace(
         config,
         **{
-            name: replace(getattr(config, name), value) if isinstance(value, dict) and name != "tags" else value
+            name: replace(getattr(config, name) or ABSENT[name], value)
+            if isinstance(value, dict) and name != "tags"
+            else value
             for name, value in changes.items()
         },
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 from cdk_prefect_ecs.functions import lazarus as lazarus_function
 from cdk_prefect_ecs.functions.lazarus import Lazarus, Pool
@@ -102,6 +103,7 @@ class FakeRun:
             "tags": list(self.tags),
             "work_queue_id": self.queue,
             "work_pool_name": self.pool,
+            "next_scheduled_start_time": self.state["state_details"]["scheduled_time"],
             "empirical_policy": {"retries": self.retries, "pause_keys": [], "retry_type": self.retry_type},
         }
 
@@ -113,6 +115,7 @@ class FakeServer:
         self._now = now
         self._ids = 0
         self.runs: dict[str, FakeRun] = {}
+        self.heartbeats: list[tuple[str, datetime]] = []  # the last of each worker, by pool
 
     def add(self, run: FakeRun) -> FakeRun:
         self.runs[run.id] = run
@@ -255,6 +258,9 @@ class FakeApi:
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         if path == "/flow_runs/filter":
             return self._filtered(body)
+        if found := re.fullmatch(r"/work_pools/(.+)/workers/filter", path):
+            after = parsed(body["workers"]["last_heartbeat_time"]["after_"])
+            return [{"name": "w"} for pool, at in self._server.heartbeats if pool == unquote(found[1]) and at >= after]
         if path == "/logs/":
             for line in body:
                 if line["flow_run_id"] in self._server.runs:
@@ -294,7 +300,8 @@ class FakeApi:
 
     def _filtered(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         wanted = body["flow_runs"]
-        assert wanted.keys() <= {"state", "end_time", "parent_flow_run_id"}, wanted
+        assert wanted.keys() <= {"state", "end_time", "parent_flow_run_id", "next_scheduled_start_time"}, wanted
+        due_before = wanted.get("next_scheduled_start_time", {}).get("before_")
         pools = body.get("work_pools", {}).get("name", {}).get("any_")
         after = wanted.get("end_time", {}).get("after_")
         parents = wanted.get("parent_flow_run_id", {}).get("any_")
@@ -308,8 +315,11 @@ class FakeApi:
             and (names is None or run.state["name"] in names)
             and (parents is None or run.parent in parents)
             and (after is None or (run.end_time is not None and run.end_time >= parsed(after)))
+            and (due_before is None or parsed(run.state["state_details"]["scheduled_time"]) <= parsed(due_before))
         ]
         found.sort(key=lambda run: run.id, reverse=True)
+        if body.get("sort") == "NEXT_SCHEDULED_START_TIME_ASC":
+            found.sort(key=lambda run: str(run.state["state_details"]["scheduled_time"]))
         offset = body.get("offset", 0)
         return [run.as_json() for run in found[offset : offset + body["limit"]]]
 

@@ -129,3 +129,21 @@ def test_last_words_of_a_container_do_not_hold_the_credential() -> None:
     assert looking._last_words(Seen(run, "etl", {}, ()), Task("task", "STOPPED", now)) == (
         "\nLast lines of its container's log:\nhttpx.LocalProtocolError: Illegal header value b'Bearer ***\\n'"
     )
+
+
+@pytest.mark.usefixtures("stored")
+def test_pools_are_observed_where_somebody_watches_and_not_at_every_event(
+    prefect: Prefect, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def observed() -> bool:
+        handler({}, Context())
+        metrics = json.loads(capsys.readouterr().out)
+        assert ("WorkersOnline" in metrics) == ("SecondsWaiting" in metrics) == ("TasksOnSpot" in metrics)
+        return "WorkersOnline" in metrics
+
+    assert not observed()
+    monkeypatch.setenv("OBSERVE", "true")
+    assert observed()
+    assert not observed()  # a moment later
+    monkeypatch.setitem(lazarus._CACHE, "observe", lazarus._CACHE["observe"] - 20)
+    assert observed()

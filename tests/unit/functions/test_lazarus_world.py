@@ -603,6 +603,73 @@ def test_each_pool_falls_back_to_its_own_capacity_and_counts_for_itself() -> Non
     assert [line["WorkPool"] for line in lines] == [POOL, GPU_POOL]
 
 
+# -- for somebody who watches ------------------------------------------------------------------------------------------
+
+
+def observed(world: World) -> dict[str, tuple[int, float, int, int]]:
+    """Workers online, seconds waiting, tasks on Spot and on demand, by pool, after one look."""
+    lazarus = world.lazarus()
+    assert lazarus.tend() == []
+    lazarus.observe(lazarus._runs)
+    found = {name: counts.observation for name, counts in lazarus.counts.items()}
+    return {
+        name: (one.workers_online, one.seconds_waiting, one.tasks_on_spot, one.tasks_on_demand)
+        for name, one in found.items()
+        if one is not None
+    }
+
+
+def test_observation_of_waiting_runs_workers_and_tasks() -> None:
+    world = World(Limits(spot_provider="FARGATE_SPOT"), runs=3, gpu_limits=Limits(), length=50)
+    world.server.heartbeats = [
+        (POOL, world.now),
+        (POOL, world.now - timedelta(seconds=90)),
+        (POOL, world.now - timedelta(seconds=91)),
+        ("another", world.now),
+    ]
+    before = observed(world)
+    assert before[POOL] == (2, 0.0, 0, 0)
+    assert before[GPU_POOL] == (0, 0.0, 0, 0)
+    world.now += timedelta(minutes=10)
+    assert observed(world)[POOL] == (0, 600.0, 0, 0)
+    for _ in range(3):
+        world.all_goes_well(0)
+    tasks = [task for task in world.tasks.values() if task.family == FAMILY]
+    assert tasks
+    workers, waiting, on_spot, on_demand = observed(world)[POOL]
+    assert (workers, waiting) == (0, 0.0)
+    assert on_spot + on_demand == len(tasks)
+    assert on_spot == sum(task.is_spot for task in tasks) > 0
+
+
+def test_parked_and_future_runs_do_not_wait() -> None:
+    prefect = Prefect()
+    run = prefect.server.add(FakeRun("r"))
+    assert prefect.runs.longest_due(POOL, NOW + timedelta(seconds=5)) == NOW
+    prefect.server.set_state(run, "SCHEDULED", PARKED, scheduled=NOW + timedelta(hours=1), force=True)
+    assert prefect.runs.longest_due(POOL, NOW + timedelta(seconds=5)) is None
+    assert prefect.runs.longest_due("another pool", NOW) is None
+
+
+def test_what_cannot_be_observed_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(runs=1, gpu_limits=Limits())
+    lazarus = world.lazarus()
+    assert lazarus.tend() == []
+
+    def down(what: str, effect: Callable[[], Any]) -> Any:
+        if what == f"/work_pools/{POOL}/workers/filter":
+            raise PrefectApiError("no answer")
+        return effect()
+
+    lazarus.observe(FlowRuns(FakeApi(world.server, down), [POOL, GPU_POOL], CLUSTER))  # type: ignore[arg-type]
+    assert lazarus.counts[POOL].observation is None
+    assert lazarus.counts[GPU_POOL].observation is not None
+    assert f"Work pool {POOL} could not be observed" in caplog.text
+    line = json.loads(lazarus.counts[POOL].embedded_metrics(POOL, NOW))
+    assert "WorkersOnline" not in line
+    assert line["GivenUp"] == 0
+
+
 def test_a_run_that_was_moved_to_another_pool_still_has_its_task() -> None:
     world = World(runs=1, gpu_limits=Limits(), length=50)
     for _ in range(3):

@@ -15,12 +15,14 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_sns as sns
 from aws_cdk import aws_ssm as ssm
 from library_helpers import Parts, cloud_api, make_parts, new_app
 
 from cdk_prefect_ecs import (
     CapacityKind,
     CapacityWeight,
+    ExecutionMonitoring,
     FlowCapacity,
     FlowCluster,
     FlowImage,
@@ -30,6 +32,7 @@ from cdk_prefect_ecs import (
     PrefectApi,
     PrefectExecutionLayer,
     SpotPolicy,
+    WorkerService,
     WorkPool,
     WorkQueue,
 )
@@ -148,6 +151,18 @@ class World:
             work_pool=pool,
             log_group=self.log_group,
         )
+
+    @cached_property
+    def monitoring(self) -> ExecutionMonitoring:
+        return ExecutionMonitoring(self.stack, "ReadyMonitoring", layer=self.layer)
+
+    @cached_property
+    def worker(self) -> WorkerService:
+        return self.parts.worker(self.pool, "ReadyWorker")
+
+    @cached_property
+    def topic(self) -> sns.ITopic:
+        return sns.Topic.from_topic_arn(self.stack, "Topic", "arn:aws:sns:us-east-1:123456789012:on-call")
 
     @cached_property
     def plain_cluster(self) -> FlowCluster:

@@ -1,7 +1,7 @@
 """What is said of arguments of a wrong type, and that nothing right is refused."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -50,6 +50,7 @@ def rule(
     duration: cdk.Duration | None = None,
     vpc: ec2.IVpc | None = None,
     speaker: Speaker | None = None,
+    act: Callable[[str], object] = print,
     anything: Any = None,
 ) -> str:
     return "made"
@@ -100,6 +101,7 @@ def said(function: Any, **arguments: Any) -> str:
         ({"duration": cdk.Duration}, "duration must be a Duration of aws_cdk or None; got the class Duration itself"),
         ({"vpc": "vpc-1"}, "vpc must be an IVpc of aws_cdk.aws_ec2 or None; got a string"),
         ({"vpc": ec2.Vpc}, "vpc must be an IVpc of aws_cdk.aws_ec2 or None; got the class Vpc itself"),
+        ({"act": "print"}, "act must be a function; got a string"),
         ({"speaker": Cat()}, "speaker must be a Speaker or None; got a Cat"),
     ],
 )
@@ -113,7 +115,7 @@ def test_says_what_is_wrong(arguments: dict[str, Any], message: str) -> None:
         {},
         {"number": -(2**53) + 1, "ratio": 1, "text": "é\n", "flag": True, "mode": "neither, which a rule says"},
         {"names": ["a"], "pairs": {}, "size": (3, 4), "anything": object()},
-        {"names": ("a",), "duration": cdk.Duration.days(1), "speaker": Dog()},
+        {"names": ("a",), "duration": cdk.Duration.days(1), "speaker": Dog(), "act": Dog},
     ],
 )
 def test_takes_what_is_right(arguments: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from odd_world import EVERYTHING, Of, World
 
 from cdk_prefect_ecs import (
     DaskAccess,
+    ExecutionMonitoring,
     ExecutionRole,
     FlowCluster,
     FlowImage,
@@ -257,6 +258,19 @@ MAKERS = [
         max_reschedules=1,
         patience=Of("one_minute"),
     ),
+    construct(
+        ExecutionMonitoring,
+        {"layer": Of("layer")},
+        alarm_email="on-call@example.com",
+        encryption_key=Of("key"),
+        dashboard=True,
+        longest_wait=Of("one_minute"),
+        shortage=5,
+        leave_out=["Throttles"],
+        runbook_url="https://wiki.example.com/prefect",
+    ),
+    construct(ExecutionMonitoring, {"layer": Of("layer")}, alarm_topic=Of("topic")),
+    method("monitoring", "add_work_pool", {"work_pool": Of("pool"), "worker": Of("worker")}),
     construct(
         DaskAccess,
         {"cluster": Of("cluster"), "network": Of("network")},

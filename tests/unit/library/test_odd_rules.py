@@ -25,6 +25,7 @@ from cdk_prefect_ecs.job_template import JobTemplate
 from cdk_prefect_ecs.names import block_name, check_prefect_name, check_work_pool_name, task_definition_family
 from cdk_prefect_ecs.network_modes import check_network_settings
 from cdk_prefect_ecs.queues import check_concurrency_limit, check_queues
+from cdk_prefect_ecs.runbook import check_monitoring_settings
 from cdk_prefect_ecs.settings import (
     check_api_url,
     check_cloud_id,
@@ -96,6 +97,17 @@ RULES = [
             "worker_size": (4096, 16384),
             "cpu_architecture": "X86_64",
             "idle_seconds": 300,
+        },
+    ),
+    Rule(
+        check_monitoring_settings,
+        {
+            "alarm_email": "on-call@example.com",
+            "has_topic": False,
+            "has_key": True,
+            "leave_out": ["Throttles"],
+            "shortage": 10,
+            "wait_seconds": 1800,
         },
     ),
     Rule(check_task_events_settings, {"visibility_seconds": 360, "oldest_seconds": 900}),

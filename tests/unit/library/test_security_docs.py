@@ -13,7 +13,7 @@ from aws_cdk.assertions import Template
 from library_helpers import cloud_api, new_stack, only
 
 import cdk_prefect_ecs
-from cdk_prefect_ecs import PrefectExecutionLayer
+from cdk_prefect_ecs import ExecutionMonitoring, PrefectExecutionLayer
 
 TEXT = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
 
@@ -45,6 +45,7 @@ def test_every_argument_that_takes_a_role_is_named_and_no_other() -> None:
 def test_policy_of_an_existing_key_is_that_of_our_own() -> None:
     stack = new_stack(env=cdk.Environment(account="123456789012", region="us-east-1"))
     key = kms.Key(stack, "Key")
-    PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), encryption_key=key)
+    layer = PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=cloud_api(), encryption_key=key)
+    ExecutionMonitoring(stack, "Monitoring", layer=layer, alarm_email="on-call@example.com", encryption_key=key)
     _, *services = only(Template.from_stack(stack), "AWS::KMS::Key")["KeyPolicy"]["Statement"]
     assert services == json.loads(example("json"))

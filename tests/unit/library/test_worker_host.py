@@ -99,6 +99,7 @@ def test_a_group_of_one_that_is_replaced_without_a_gap(template: Template) -> No
             }
         ],
         "MaxInstanceLifetime": 604800,
+        "MetricsCollection": [{"Granularity": "1Minute", "Metrics": ["GroupInServiceInstances"]}],
         "MinSize": "1",
         "MaxSize": "2",
         "VPCZoneIdentifier": ["subnet-private-1", "subnet-private-2"],

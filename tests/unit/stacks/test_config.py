@@ -14,6 +14,7 @@ from stacks.config import (
     CloudApi,
     DaskConfig,
     EnvironmentConfig,
+    MonitoringConfig,
     PoolConfig,
     SelfHostedApi,
     WorkerConfig,
@@ -391,6 +392,38 @@ def test_only_the_asked_environment_is_made(monkeypatch: pytest.MonkeyPatch) -> 
 def test_dask_sizes_are_checked(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DaskConfig(**wrong)
+
+
+TOPIC = "arn:aws:sns:eu-west-1:123456789012:on-call"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"alarm_email": "nobody"}, "alarm_email must be an address such as on-call@example.com; got 'nobody'"),
+        ({"alarm_email": "a@example.com", "alarm_topic_arn": TOPIC}, "leave out alarm_email"),
+        ({"alarm_topic_arn": "on-call"}, "alarm_topic_arn must be the ARN of an SNS topic that is not FIFO"),
+        ({"alarm_topic_arn": f"{TOPIC}.fifo"}, "got 'arn:aws:sns:eu-west-1:123456789012:on-call.fifo'"),
+        ({"longest_wait_minutes": 0}, "longest_wait must be at least a minute"),
+        ({"shortage": 0}, "shortage must be 1 or more flow runs in an hour; got 0"),
+        ({"leave_out": ("All",)}, "leave_out names no alarm with All; use some of NoWorker,"),
+    ],
+)
+def test_monitoring_refuses(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        MonitoringConfig(**wrong)
+
+
+def test_alarms_are_told_to_a_topic_of_the_region() -> None:
+    monitoring = MonitoringConfig(alarm_topic_arn=TOPIC)
+    assert config(monitoring=monitoring).monitoring == monitoring
+    with pytest.raises(ValueError, match=f"topics of their own region, here us-east-1; got {TOPIC}"):
+        config(monitoring=monitoring, region="us-east-1")
+
+
+def test_production_is_watched() -> None:
+    assert environment("prod").monitoring == MonitoringConfig()
+    assert config().monitoring is None
 
 
 def test_further_pools() -> None:

@@ -10,7 +10,15 @@ from aws_cdk.assertions import Annotations, Match, Template
 from stack_helpers import ROOT, new_stage
 
 from cdk_prefect_ecs import SpotPolicy, WorkQueue
-from stacks.config import CloudApi, EnvironmentConfig, PoolConfig, SelfHostedApi, WorkerConfig
+from stacks.config import (
+    OWN_KEY,
+    CloudApi,
+    EnvironmentConfig,
+    MonitoringConfig,
+    PoolConfig,
+    SelfHostedApi,
+    WorkerConfig,
+)
 from stacks.environments import ENVIRONMENTS, environment
 from stacks.stage import PrefectStage
 
@@ -317,7 +325,8 @@ def test_outputs_are_described_and_not_exported(name: str) -> None:
     # The CDK publishes what the execution stack refers to; these are not ours to describe.
     ours = {key: value for key, value in foundation.items() if not key.startswith("PublishOutput")}
     assert set(ours) == {"BucketName", "LogGroupName"}
-    assert set(execution) == {"WorkPoolName", "ClusterName", "WorkerServiceName", "FlowRoleArn"}
+    watched = {"DashboardName"} if environment(name).monitoring else set()
+    assert set(execution) == {"WorkPoolName", "ClusterName", "WorkerServiceName", "FlowRoleArn", *watched}
     for output in (*ours.values(), *execution.values()):
         assert output["Description"]
         assert "Export" not in output
@@ -494,3 +503,45 @@ def test_functions_that_call_a_private_api_are_in_the_network() -> None:
         if "VpcConfig" in function["Properties"]
     ]
     assert len(inside) == 2
+
+
+@pytest.mark.parametrize(
+    ("monitoring", "topics", "outputs"),
+    [
+        (MonitoringConfig(), 0, {"DashboardName"}),
+        (MonitoringConfig(alarm_email="on-call@example.com"), 1, {"DashboardName", "AlarmTopicArn"}),
+        (
+            MonitoringConfig(alarm_topic_arn="arn:aws:sns:us-east-1:123456789012:on-call", dashboard=False),
+            0,
+            {"AlarmTopicArn"},
+        ),
+    ],
+    ids=["silent", "email", "topic"],
+)
+def test_every_pool_is_watched(monitoring: MonitoringConfig, topics: int, outputs: set[str]) -> None:
+    config = dataclasses.replace(
+        environment("dev"),
+        monitoring=dataclasses.replace(monitoring, longest_wait_minutes=5, shortage=2, leave_out=("Throttles",)),
+        more_pools=(PoolConfig("ml", spot_policy=SpotPolicy.ON_DEMAND),),
+    )
+    template = Template.from_stack(new_stage(config).execution)
+    template.resource_count_is("AWS::SNS::Topic", topics)
+    assert set(template.to_json()["Outputs"]) & {"DashboardName", "AlarmTopicArn"} == outputs
+    alarms = template.find_resources("AWS::CloudWatch::Alarm")
+    assert sum(name.startswith("MonitoringPool") for name in alarms) == 2 * 4
+    told = [alarm["Properties"].get("AlarmActions") for alarm in alarms.values()]
+    assert sum(actions is not None for actions in told) == (2 * 4 + 4 if "AlarmTopicArn" in outputs else 0)
+    wait = {"MetricName": "SecondsWaiting", "Threshold": 300}
+    template.resource_properties_count_is("AWS::CloudWatch::Alarm", wait, 2)
+    template.resource_properties_count_is(
+        "AWS::CloudWatch::Alarm", {"MetricName": "CapacityFailures", "Threshold": 2}, 1
+    )
+
+
+def test_topic_of_alarms_has_the_key_of_the_environment() -> None:
+    monitoring = MonitoringConfig(alarm_email="on-call@example.com")
+    made = new_stage(dataclasses.replace(environment("dev"), monitoring=monitoring, encryption_key=OWN_KEY))
+    Template.from_stack(made.execution).resource_count_is("AWS::KMS::Key", 0)
+    (key,) = Template.from_stack(made.foundation).find_resources("AWS::KMS::Key").values()
+    services = [each["Principal"].get("Service") for each in key["Properties"]["KeyPolicy"]["Statement"]]
+    assert "cloudwatch.amazonaws.com" in services

@@ -7,9 +7,11 @@ from cdk_prefect_ecs.dask import DaskAccess
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.execution_layer import LayerPool, PrefectExecutionLayer
 from cdk_prefect_ecs.image import FlowImage, FlowRepository
+from cdk_prefect_ecs.job_trust import JobTrust
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.machines import AutoScalingMachines, ExternalMachines, ManagedMachines
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.pipeline import DeployRole
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.required_policy import RequiredPolicy
 from cdk_prefect_ecs.role_path import RolePath
@@ -26,6 +28,7 @@ __all__ = [
     "CapacityKind",
     "CapacityWeight",
     "DaskAccess",
+    "DeployRole",
     "ExecutionRole",
     "ExternalMachines",
     "FlowCapacity",
@@ -36,6 +39,7 @@ __all__ = [
     "FlowRole",
     "FlowStorage",
     "FlowVolume",
+    "JobTrust",
     "LayerPool",
     "Lazarus",
     "ManagedMachines",

@@ -15,6 +15,7 @@ from cdk_prefect_ecs.network_reach import check_host_reach, registry_on_the_inte
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
+    PREFECT_CLOUD_URL,
     check_api_url,
     check_cloud_id,
     check_dask_settings,
@@ -65,6 +66,11 @@ class CloudApi:
         check_cloud_id("workspace_id", self.workspace_id)
         if self.credential is None:
             raise ValueError("Prefect Cloud wants an API key: name its api_key_parameter or its api_key_secret")
+
+    @property
+    def url(self) -> str:
+        """URL of the workspace in the API."""
+        return f"{PREFECT_CLOUD_URL}/accounts/{self.account_id}/workspaces/{self.workspace_id}"
 
     @property
     def credential(self) -> StoredSecret | None:

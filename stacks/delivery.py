@@ -41,9 +41,7 @@ class DeliveryStack(cdk.Stack):
         )
         layer.grant_deploy_flows(self.deploy)
         self.diff = (
-            DeployRole(
-                self, "Diff", trust=deployed_by.pull_requests, provider=self.deploy.provider, read_only=True
-            )
+            DeployRole(self, "Diff", trust=deployed_by.pull_requests, provider=self.deploy.provider, read_only=True)
             if deployed_by.diff_on_pull_requests
             else None
         )

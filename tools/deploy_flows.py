@@ -1,8 +1,8 @@
 """`make flows`: deploy the flows of ``flows/`` to the work pool and the bucket of an environment.
 
 Finds both names in the outputs of the environment's stacks and hands them to Prefect's own CLI. AWS credentials and the
-Prefect profile are the user's, as for the AWS and Prefect CLIs themselves. CI has no profile: with ``--stored-credential``
-the Prefect API is the one of the environment, and the credential is read from where the environment has it stored.
+Prefect profile are the user's, as for the AWS and Prefect CLIs themselves. CI has no profile: with
+``--stored-credential`` the Prefect API is the environment's, and the credential is read from where it is stored.
 """
 
 from __future__ import annotations
@@ -23,13 +23,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
-from cdk_prefect_ecs.functions.credential import (
-    SECRETS_MANAGER,
-    SSM_PARAMETER,
-    CredentialError,
-    CredentialReference,
-    read_secret,
-)
+from cdk_prefect_ecs.functions.credential import CredentialError, CredentialReference, read_secret
 from stacks.config import CloudApi, EnvironmentConfig
 from stacks.environments import environment
 from stacks.stored_secrets import SecureString, StoredSecret
@@ -112,8 +106,8 @@ def environments_api(config: EnvironmentConfig) -> dict[str, str]:
 
 def _reference(stored: StoredSecret) -> CredentialReference:
     if isinstance(stored, SecureString):
-        return CredentialReference(SSM_PARAMETER, stored.parameter)
-    return CredentialReference(SECRETS_MANAGER, stored.arn, stored.field)
+        return CredentialReference("SsmParameter", stored.parameter)
+    return CredentialReference("SecretsManager", stored.arn, stored.field)
 
 
 def check_work_pool(name: str, client: SyncPrefectClient) -> None:
@@ -202,7 +196,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         config = environment(
-            options.environment, api_url=os.environ.get("PREFECT_API_URL") if options.environment == "embedded" else None
+            options.environment,
+            api_url=os.environ.get("PREFECT_API_URL") if options.environment == "embedded" else None,
         )
         check_file(options.file)
         target = find_target(config, boto3.client("cloudformation", region_name=config.region))

@@ -28,6 +28,7 @@ _REPOSITORY: Final = re.compile(
 _NOT_IN_A_BRANCH: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[/.-]|[/.]$|\.lock$")
 _WILDCARDS: Final = "*?"
 _PULL_REQUEST: Final = "pull_request"
+_OF_PULL_REQUESTS: Final = re.compile(rf"repo:[^:]+:{_PULL_REQUEST}")
 
 # Source: "Regions and Zones", AWS; and the parameter Qualifier of the CDK's bootstrap template.
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -123,7 +124,7 @@ class JobTrust:
     @property
     def is_of_pull_requests(self) -> bool:
         """Whether these jobs run what nobody has reviewed: of GitHub's pull requests."""
-        return self.issuer == GITHUB_ISSUER and self.subject.endswith(f":{_PULL_REQUEST}")
+        return self.issuer == GITHUB_ISSUER and bool(_OF_PULL_REQUESTS.fullmatch(self.subject))
 
     @property
     def provider_name(self) -> str:
@@ -159,8 +160,8 @@ def check_deploy_settings(
     """
     if trust.is_of_pull_requests and not read_only:
         raise ValueError(
-            f"{trust.subject!r} are jobs that run what nobody has reviewed: whoever may push a branch could deploy; pass "
-            "read_only=True, or trust an environment or a branch"
+            f"{trust.subject!r} are jobs that run what nobody has reviewed: whoever may push a branch could deploy; "
+            "pass read_only=True, or trust an environment or a branch"
         )
     if read_only and publishes_images:
         raise ValueError("read_only is for cdk diff, which publishes nothing; leave out publishes_images")
@@ -169,6 +170,8 @@ def check_deploy_settings(
     if not regions:
         raise ValueError("regions must name one region at least, such as us-east-1; got none")
     for region in regions:
+        if "#{Token[" in region:
+            raise ValueError("regions must be a list that is known at synth, of which one may be a token; got a token")
         if not is_token(region) and not _REGION.fullmatch(region):
             raise ValueError(f"regions must hold names of regions such as eu-west-1; got {region!r}")
     if len(set(regions)) < len(regions):
@@ -214,8 +217,8 @@ def _check_issuer(issuer: str) -> None:
         or len(issuer) > _MAX_LENGTH
     ):
         raise ValueError(
-            "issuer must be the https URL that tokens have in iss, without port, query and slash at its end, and with at "
-            f"most {_MAX_LENGTH} characters, such as {GITHUB_ISSUER}; got {_got(issuer)}"
+            "issuer must be the https URL that tokens have in iss, without port, query and slash at its end, and with "
+            f"at most {_MAX_LENGTH} characters, such as {GITHUB_ISSUER}; got {_got(issuer)}"
         )
 
 
@@ -223,11 +226,13 @@ def _check_exact(what: str, value: str, maximum: int) -> None:
     if is_token(value):
         raise ValueError(f"{what} must be known at synth, as nobody could review whom the role trusts; got a token")
     if not value.strip() or value != value.strip() or not value.isprintable():
-        raise ValueError(f"{what} must not be empty, nor have spaces around it or what cannot be printed; got {value!r}")
+        raise ValueError(
+            f"{what} must not be empty, nor have spaces around it or what cannot be printed; got {value!r}"
+        )
     if wildcards := sorted(set(value) & set(_WILDCARDS)):
         raise ValueError(
-            f"{what} {value!r} contains {' '.join(wildcards)}, and jobs are trusted by their full names; make a role for "
-            "each"
+            f"{what} {value!r} contains {' '.join(wildcards)}, and jobs are trusted by their full names; make a role "
+            "for each"
         )
     if len(value) > maximum:
         raise ValueError(f"{what} must have at most {maximum} characters; got {len(value)}")
@@ -249,8 +254,8 @@ def _check_repository(repository: str) -> None:
         )
     if (found["owner"] is None) != (found["name"] is None):
         raise ValueError(
-            f"repository {repository!r} has one id only; immutable subject claims have that of the owner and that of the "
-            "repository, OWNER@ID/NAME@ID"
+            f"repository {repository!r} has one id only; immutable subject claims have that of the owner and that of "
+            "the repository, OWNER@ID/NAME@ID"
         )
 
 
@@ -258,8 +263,8 @@ def _check_environment(environment: str) -> None:
     _check_exact("environment", environment, _MAX_LENGTH)
     if ":" in environment:
         raise ValueError(
-            f"environment {environment!r} contains a colon, which separates the parts of a subject; give the environment "
-            "another name on GitHub"
+            f"environment {environment!r} contains a colon, which separates the parts of a subject; give the "
+            "environment another name on GitHub"
         )
 
 

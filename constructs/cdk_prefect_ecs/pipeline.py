@@ -15,7 +15,7 @@ from cdk_prefect_ecs.job_trust import JobTrust, check_deploy_settings, check_pro
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.roles import grant_actions
 
-#: The roles of ``cdk bootstrap`` by what the CLI takes them for. Source: the CDK's bootstrap template, version 20 and on.
+#: The roles of ``cdk bootstrap`` by what the CLI takes them for. Source: the CDK's bootstrap template.
 _LOOKUP: Final = "lookup-role"
 _DEPLOY: Final = "deploy-role"
 _PUBLISH_FILES: Final = "file-publishing-role"
@@ -53,12 +53,13 @@ class DeployRole(Construct):
 
     :param trust: The jobs that may take the role.
     :param provider: Provider of the issuer in this account, of which there can be one only: that of another
-        ``DeployRole``, or an imported one, ``iam.OpenIdConnectProvider.from_open_id_connect_provider_arn(…)``. It has to
-        list the audience. Default: one is made; a second one for the same issuer fails at deploy.
+        ``DeployRole``, or an imported one, ``iam.OpenIdConnectProvider.from_open_id_connect_provider_arn(…)``. It has
+        to list the audience. Default: one is made; a second one for the same issuer fails at deploy.
     :param account: Account that is deployed to. Another one than the stack's has to be bootstrapped with ``--trust``.
         Default: the stack's.
     :param regions: Regions that are deployed to. Default: the stack's.
-    :param qualifier: Qualifier that they were bootstrapped with. Default: that of the stack's own synthesizer.
+    :param qualifier: Qualifier that they were bootstrapped with. Default: that of the app, ``hnb659fds`` unless its
+        context says otherwise.
     :param read_only: Only look things up: ``cdk diff --method=template``, and ``cdk synth`` with lookups. Without
         ``--method=template`` a diff has CloudFormation make a change set, which takes the right to deploy; the CLI says
         so and falls back. Default: False.
@@ -67,7 +68,8 @@ class DeployRole(Construct):
     :param max_session_duration: How long one job may keep the role. The roles that it takes last an hour in any case,
         and the CLI takes them again. Default: an hour.
     :raises ValueError: Jobs of pull requests without ``read_only``; ``publishes_images`` with ``read_only``; a provider
-        of another issuer; an account, a region or a qualifier that cannot be one; a duration that IAM does not take.
+        of another issuer; an account, a region or a qualifier that cannot be one, or
+        no qualifier where the app was given a synthesizer; a duration that IAM does not take.
     """
 
     role: iam.Role
@@ -96,8 +98,12 @@ class DeployRole(Construct):
         max_session_duration = max_session_duration or cdk.Duration.hours(1)
         account = stack.account if account is None else account
         regions = [stack.region] if regions is None else regions
+        qualifier = stack.synthesizer.bootstrap_qualifier if qualifier is None else qualifier
         if qualifier is None:
-            qualifier = stack.synthesizer.bootstrap_qualifier or cdk.DefaultStackSynthesizer.DEFAULT_QUALIFIER
+            raise ValueError(
+                "qualifier must be given where the stack or the app was given a synthesizer: nobody can read it there; "
+                f"pass the one of cdk bootstrap, such as {cdk.DefaultStackSynthesizer.DEFAULT_QUALIFIER}"
+            )
         check_deploy_settings(
             trust,
             account=account,

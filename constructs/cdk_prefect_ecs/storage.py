@@ -168,9 +168,9 @@ class FlowStorage(Construct):
 
     @checked
     def grant_deploy_code(self, grantee: iam.IGrantable) -> iam.Grant:
-        """Grant what ``prefect deploy`` needs to upload flow code: write ``code/``. It reads nothing and deletes nothing.
+        """Grant what ``prefect deploy`` needs to upload flow code: write ``code/``. Nothing can be read or deleted.
 
-        Flow runs execute what is there: only who may decide what they do should have it.
+        Flow runs execute what is there: whoever has this decides what they do.
         """
         return self._with_key(
             iam.Grant.add_to_principal(

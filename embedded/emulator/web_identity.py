@@ -1,8 +1,8 @@
 """Tokens of OIDC issuers, checked as STS checks them before it looks at a role's trust policy.
 
-MiniStack holds the conditions of a trust policy against whatever a token says, and asks nothing else: neither whether the
-account has a provider for the issuer, nor who signed the token, whom it is for and how long it is good. AWS fetches the
-keys of an issuer from where the issuer publishes them; here ``/_embedded/issuer`` takes them.
+MiniStack holds the conditions of a trust policy against whatever a token says, and asks nothing else: neither whether
+the account has a provider for the issuer, nor who signed the token, whom it is for and how long it is good. AWS fetches
+the keys of an issuer from where the issuer publishes them; here ``/_embedded/issuer`` takes them.
 """
 
 import base64

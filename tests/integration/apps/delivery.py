@@ -1,4 +1,4 @@
-"""The app's embedded environment, deployed by workflows on GitHub: DELIVERY is JSON of what differs of the repository's."""
+"""The app's embedded environment, deployed by workflows on GitHub: DELIVERY is JSON of fields of GitHubConfig."""
 
 import dataclasses
 import json

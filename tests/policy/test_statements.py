@@ -135,6 +135,7 @@ def statement(action: str, resource: str, condition: str | None = None, effect: 
         ("s3:GetObject", "arn:aws:s3:::bucket", None, "is taken on none of arn:aws:s3:::bucket"),
         ("s3:ListBucket", "arn:aws:s3:::bucket/*", None, "is taken on none of arn:aws:s3:::bucket/*"),
         ("ecs:RunTask", "*", "ecs:CreateAction", "does not come with ecs:CreateAction"),
+        ("sts:AssumeRole", "arn:aws:iam::1:role/a", "gitlab.com:sub", "does not come with gitlab.com:sub"),
         ("sqs:GetQueueUrl", "*", "aws:ResourceTag/team", "does not come with aws:ResourceTag/team"),
     ],
 )

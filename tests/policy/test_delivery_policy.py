@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
-from policy_helpers import acknowledgements, checked_app, findings, new_assembly
+from policy_helpers import ROOT, acknowledgements, checked_app, findings, new_assembly
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 from test_snapshots import normalised
@@ -72,3 +74,31 @@ def test_template(snapshot: SnapshotAssertion) -> None:
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_no_environment_is_delivered_unless_it_says_by_whom(name: str) -> None:
     assert environment(name).deployed_by is None
+
+
+# What `cdk bootstrap` of the pinned CLI makes
+
+
+@functools.cache
+def bootstrap_roles() -> dict[str, dict[str, Any]]:
+    file = ROOT / "node_modules" / "aws-cdk" / "lib" / "api" / "bootstrap" / "bootstrap-template.yaml"
+    resources = yaml.safe_load(file.read_text())["Resources"].values()
+    roles = [resource["Properties"] for resource in resources if resource["Type"] == "AWS::IAM::Role"]
+    return {role["RoleName"]["Fn::Sub"]: role for role in roles}
+
+
+def test_the_roles_that_are_taken_are_those_of_the_bootstrap() -> None:
+    named = re.findall(r"role/(cdk-[\w-]*)", template())
+    assert len(named) == 5
+    made = {name.partition("${AWS::AccountId}")[0].replace("${Qualifier}", "hnb659fds") for name in bootstrap_roles()}
+    assert set(named) < made
+    assert not any("Path" in role for role in bootstrap_roles().values())
+
+
+def test_who_looks_things_up_may_not_decrypt() -> None:
+    """docs/pipeline.md says so: what has a key of its own stays closed to jobs of pull requests."""
+    (lookup,) = (role for name, role in bootstrap_roles().items() if "-lookup-role-" in name)
+    (policy,) = lookup["Policies"]
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Action"], statement["Resource"]) == ("Deny", ["kms:Decrypt"], "*")
+    assert "ReadOnlyAccess" in json.dumps(lookup["ManagedPolicyArns"])

@@ -26,9 +26,9 @@ _PUBLISH_IMAGES: Final = "image-publishing-role"
 class DeployRole(Construct):
     """Define the role with which jobs of a CI system run ``cdk deploy``, or ``cdk diff`` and nothing else.
 
-    Creates a role without permissions of its own but one: to take the roles that ``cdk bootstrap`` made. Who may take
-    it is said by name, by issuer, audience and subject of a token that is good for one job: no access key is stored
-    anywhere::
+    Creates a role that may take the roles that ``cdk bootstrap`` made, and nothing else, and the OIDC provider whose
+    tokens it trusts; both are free. Who may take it is said by name: by issuer, audience and subject of a token that is
+    good for one job. No access key is stored anywhere::
 
         deploy = DeployRole(
             stack,
@@ -45,9 +45,8 @@ class DeployRole(Construct):
         )
 
     Whoever deploys with the CDK has CloudFormation do whatever the bootstrap lets it do, which is everything unless it
-    was given ``--cloudformation-execution-policies``: trust what only reviewed code runs as. Whoever may look things up
-    reads what AWS's ``ReadOnlyAccess`` reads, objects in buckets included, but nothing that is encrypted with a key of
-    the account. All of it is free.
+    was given ``--cloudformation-execution-policies``: trust only jobs that run reviewed code. Whoever may look things
+    up reads what AWS's ``ReadOnlyAccess`` reads, objects in buckets included, but nothing that KMS has to decrypt.
 
     As a grantee it stands for the jobs: :meth:`~cdk_prefect_ecs.PrefectExecutionLayer.grant_deploy_flows`.
 
@@ -65,11 +64,11 @@ class DeployRole(Construct):
         so and falls back. Default: False.
     :param publishes_images: Whether images are built and pushed to ECR too, as those of ``FlowImage.from_asset`` are.
         Default: False.
-    :param max_session_duration: How long one job may keep the role. The roles that it takes last an hour in any case,
-        and the CLI takes them again. Default: an hour.
+    :param max_session_duration: How long one job may keep the role, 1 to 12 hours. The roles that it takes last an hour
+        at most, as all that are taken by a role. Default: an hour.
     :raises ValueError: Jobs of pull requests without ``read_only``; ``publishes_images`` with ``read_only``; a provider
-        of another issuer; an account, a region or a qualifier that cannot be one, or
-        no qualifier where the app was given a synthesizer; a duration that IAM does not take.
+        of another issuer; an account, a region or a qualifier that cannot be one; no qualifier where the stack or the
+        app was given a synthesizer; a duration that IAM does not take.
     """
 
     role: iam.Role

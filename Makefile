@@ -9,6 +9,8 @@ ENV ?=
 KEEP ?=
 BENCH ?= synth spot_chaos
 FILE ?= prefect.yaml
+# "stored": flows are deployed to the environment's own Prefect API, with the credential that it has stored. For CI.
+CREDENTIAL ?=
 # More options for the CDK CLI, such as "--require-approval never" where nobody can be asked.
 CDK_OPTIONS ?=
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
@@ -95,7 +97,7 @@ deploy: $(INSTALLED) environment ## Deploy ENV
 	$(CDK) deploy --strict '**' $(CONTEXT) $(if $(LOCAL),--require-approval never) $(CDK_OPTIONS)
 
 flows: $(VENV) environment ## Deploy the flows to ENV: their code to its bucket, their deployments to Prefect
-	@$(if $(LOCAL),python -m embedded run -- )python -m tools.deploy_flows $(ENV) --file $(FILE)
+	@$(if $(LOCAL),python -m embedded run -- )python -m tools.deploy_flows $(ENV) --file $(FILE) $(if $(filter stored,$(CREDENTIAL)),--stored-credential)
 
 destroy: $(INSTALLED) environment ## Delete the stacks of ENV; data that is retained stays
 	$(CDK) destroy '**' $(CONTEXT) $(if $(LOCAL),--force) $(CDK_OPTIONS)

@@ -194,6 +194,10 @@ class EmbeddedAws:
         session = self._control("POST", "session", {"role": role_arn, "name": session_name})
         return self._client(service, session["access_key"], session["secret_key"], session["token"])
 
+    def publish_keys(self, issuer: str, key_set: Mapping[str, Any]) -> None:
+        """The keys that an OIDC issuer signs tokens with: the JSON Web Key Set that it serves, which AWS fetches."""
+        self._control("POST", "issuer", {"issuer": issuer, "keys": key_set})
+
     def _client(self, service: str, access_key: str, secret_key: str, token: str | None = None) -> Any:
         import boto3
 

@@ -9,12 +9,14 @@ from types import MappingProxyType
 
 from cdk_prefect_ecs.capacity import SpotPolicy
 from cdk_prefect_ecs.instance_types import check_host_type
+from cdk_prefect_ecs.job_trust import JobTrust
 from cdk_prefect_ecs.network_modes import MAX_ZONES, MIN_ZONES, NETWORK_MODES, default_zone_count
 from cdk_prefect_ecs.network_reach import check_host_reach, registry_on_the_internet
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.runbook import check_monitoring_settings
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
+    PREFECT_CLOUD_URL,
     check_api_url,
     check_cloud_id,
     check_dask_settings,
@@ -66,6 +68,11 @@ class CloudApi:
         check_cloud_id("workspace_id", self.workspace_id)
         if self.credential is None:
             raise ValueError("Prefect Cloud wants an API key: name its api_key_parameter or its api_key_secret")
+
+    @property
+    def url(self) -> str:
+        """URL of the workspace in the API."""
+        return f"{PREFECT_CLOUD_URL}/accounts/{self.account_id}/workspaces/{self.workspace_id}"
 
     @property
     def credential(self) -> StoredSecret | None:
@@ -244,6 +251,34 @@ class PoolConfig:
 
 
 @dataclass(frozen=True)
+class GitHubConfig:
+    """A repository on GitHub whose workflows deploy an environment. docs/pipeline.md has the workflow."""
+
+    repository: str
+    """``OWNER/NAME`` as GitHub writes it; ``OWNER@ID/NAME@ID`` where subject claims are immutable."""
+    environment: str
+    """Environment on GitHub whose jobs deploy."""
+    makes_provider: bool = False
+    """Whether this environment makes GitHub's OIDC provider in its account. An account has one: of several environments
+    in it the first makes it, and is the last to be destroyed."""
+    diff_on_pull_requests: bool = True
+    """Whether jobs of pull requests may take a role that reads, for ``cdk diff``."""
+
+    def __post_init__(self) -> None:
+        JobTrust.github(self.repository, environment=self.environment)
+
+    @property
+    def deployments(self) -> JobTrust:
+        """The jobs that deploy."""
+        return JobTrust.github(self.repository, environment=self.environment)
+
+    @property
+    def pull_requests(self) -> JobTrust:
+        """The jobs of pull requests."""
+        return JobTrust.github(self.repository, pull_requests=True)
+
+
+@dataclass(frozen=True)
 class EnvironmentConfig:
     """One environment.
 
@@ -278,6 +313,8 @@ class EnvironmentConfig:
     :param permissions_boundary: Managed policy that bounds what every role may do, by its name or ARN. None: no
         boundary.
     :param role_path: Path of every role, such as ``/data-platform/``. None: ``/``. docs/security.md has both.
+    :param deployed_by: Workflows on GitHub that deploy this environment, without access keys: a third stack has their
+        roles. None: nobody but who has credentials of the account.
     :param tags: Tags of everything.
     :raises ValueError: A value that cannot work; says which are allowed.
     """
@@ -304,6 +341,7 @@ class EnvironmentConfig:
     access_logs: bool = False
     permissions_boundary: str | None = None
     role_path: str | None = None
+    deployed_by: GitHubConfig | None = None
     tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:

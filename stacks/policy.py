@@ -13,6 +13,7 @@ from cdk_prefect_ecs import DaskAccess, LayerPool, WorkerHost
 from cdk_prefect_ecs.work_pool import WorkPoolSync
 from stacks.accepting import accept
 from stacks.config import BUILT_IMAGES
+from stacks.delivery import DeliveryStack
 from stacks.policy_nist import acknowledge_nist
 from stacks.stage import PrefectStage
 
@@ -70,6 +71,8 @@ def acknowledge(stage: PrefectStage) -> None:
             f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
             "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster holds too.",
         )
+    if stage.delivery is not None:
+        _acknowledge_delivery(stage, stage.delivery)
     for child in stage.execution.node.children:
         if isinstance(child, WorkPoolSync) and child.function.is_bound_to_vpc:
             _acknowledge(
@@ -77,6 +80,22 @@ def acknowledge(stage: PrefectStage) -> None:
                 "IAM5[Resource::*]",
                 "The six actions with which Lambda manages network interfaces in a VPC support no resource.",
             )
+
+
+def _acknowledge_delivery(stage: PrefectStage, delivery: DeliveryStack) -> None:
+    stacks = (stage.foundation, stage.execution)
+    _acknowledge_all(
+        delivery.deploy.role.node.find_child("DefaultPolicy"),
+        {
+            f"IAM5[Resource::{_bucket_arn(stage)}/code/*]": "Flow code is uploaded under the names of its files, below "
+            "this one prefix.",
+            **{
+                f"IAM5[Resource::{_arn(stage, 'cloudformation')}:stack/{stack.stack_name}/*]": "CloudFormation makes "
+                "an id that is part of the ARN of a stack; the stack is named, and only its description can be read."
+                for stack in stacks
+            },
+        },
+    )
 
 
 def _acknowledge_pool(stage: PrefectStage, pool: LayerPool) -> None:

@@ -1,4 +1,4 @@
-"""One environment: a stateful stack, and a stateless one on top of it."""
+"""One environment: a stateful stack, a stateless one on top of it, and who may deploy them from CI."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from constructs import Construct
 
 from cdk_prefect_ecs import RolePath
 from stacks.config import EnvironmentConfig
+from stacks.delivery import DeliveryStack
 from stacks.execution import ExecutionStack
 from stacks.foundation import FoundationStack
 
@@ -34,6 +35,18 @@ class PrefectStage(cdk.Stage):
             config=config,
             foundation=self.foundation,
             description=f"Prefect on ECS, {config.name}: cluster, work pool and worker (stateless)",
+        )
+        self.delivery = (
+            DeliveryStack(
+                self,
+                "Delivery",
+                config=config,
+                deployed_by=config.deployed_by,
+                layer=self.execution.layer,
+                description=f"Prefect on ECS, {config.name}: roles of the workflows that deploy it (stateless)",
+            )
+            if config.deployed_by
+            else None
         )
         for key, value in config.tags.items():
             cdk.Tags.of(self).add(key, value)

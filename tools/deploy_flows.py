@@ -1,7 +1,8 @@
 """`make flows`: deploy the flows of ``flows/`` to the work pool and the bucket of an environment.
 
 Finds both names in the outputs of the environment's stacks and hands them to Prefect's own CLI. AWS credentials and the
-Prefect profile are the user's, as for the AWS and Prefect CLIs themselves.
+Prefect profile are the user's, as for the AWS and Prefect CLIs themselves. CI has no profile: with
+``--stored-credential`` the Prefect API is the environment's, and the credential is read from where it is stored.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
-from stacks.config import EnvironmentConfig
+from cdk_prefect_ecs.functions.credential import CredentialError, CredentialReference, read_secret
+from stacks.config import CloudApi, EnvironmentConfig
 from stacks.environments import environment
+from stacks.stored_secrets import SecureString, StoredSecret
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -84,6 +87,27 @@ def _outputs(name: str, config: EnvironmentConfig, cloudformation: CloudFormatio
 
 
 _USABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE")
+
+
+def environments_api(config: EnvironmentConfig) -> dict[str, str]:
+    """The Prefect API of an environment, and its credential from where it is stored, as Prefect's own variables.
+
+    :raises FlowDeploymentError: The credential cannot be read.
+    """
+    variables = {"PREFECT_API_URL": config.api.url}
+    if config.api.credential is not None:
+        name = "PREFECT_API_KEY" if isinstance(config.api, CloudApi) else "PREFECT_API_AUTH_STRING"
+        try:
+            variables[name] = read_secret(_reference(config.api.credential))
+        except CredentialError as error:
+            raise FlowDeploymentError(str(error)) from error
+    return variables
+
+
+def _reference(stored: StoredSecret) -> CredentialReference:
+    if isinstance(stored, SecureString):
+        return CredentialReference("SsmParameter", stored.parameter)
+    return CredentialReference("SecretsManager", stored.arn, stored.field)
 
 
 def check_work_pool(name: str, client: SyncPrefectClient) -> None:
@@ -148,25 +172,48 @@ def deploy(
     return result
 
 
+def _client(variables: Mapping[str, str] | None) -> SyncPrefectClient:
+    """A client of the API that these variables name; of the user's own without any."""
+    if variables is None:
+        return get_client(sync_client=True)
+    return SyncPrefectClient(
+        variables["PREFECT_API_URL"],
+        api_key=variables.get("PREFECT_API_KEY"),
+        auth_string=variables.get("PREFECT_API_AUTH_STRING"),
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Deploy the flows to an environment."""
     parser = argparse.ArgumentParser(prog="python -m tools.deploy_flows", description=__doc__.splitlines()[0])
     parser.add_argument("environment", help="name of an environment in stacks/environments.py")
     parser.add_argument("--file", default=DEFAULT_FILE, help=f"file in flows/ (default: {DEFAULT_FILE})")
+    parser.add_argument(
+        "--stored-credential",
+        action="store_true",
+        help="use the environment's own Prefect API, and its credential from SSM or Secrets Manager",
+    )
     options = parser.parse_args(arguments)
     try:
-        config = environment(options.environment)
+        config = environment(
+            options.environment,
+            api_url=os.environ.get("PREFECT_API_URL") if options.environment == "embedded" else None,
+        )
         check_file(options.file)
         target = find_target(config, boto3.client("cloudformation", region_name=config.region))
-        if get_current_settings().api.url is None:
+        variables = {**os.environ, "AWS_REGION": config.region, "AWS_DEFAULT_REGION": config.region}
+        if options.stored_credential:
+            os.environ["AWS_REGION"] = config.region  # where the credential is read
+            variables |= environments_api(config)
+        elif get_current_settings().api.url is None:
             raise FlowDeploymentError(
                 "no Prefect API is configured; log in with: prefect cloud login, or set PREFECT_API_URL (and "
                 "PREFECT_API_KEY, or PREFECT_API_AUTH_STRING for a server of your own)"
             )
-        with get_client(sync_client=True) as client:
+        with _client(variables if options.stored_credential else None) as client:
             check_work_pool(target.work_pool, client)
         print(f"Deploying flows/{options.file} to work pool {target.work_pool}, code to s3://{target.bucket}/code/")
-        deploy(target, {**os.environ, "AWS_DEFAULT_REGION": config.region}, file=options.file)
+        deploy(target, variables, file=options.file)
     except (FlowDeploymentError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,10 +7,12 @@ from cdk_prefect_ecs.dask import DaskAccess
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.execution_layer import LayerPool, PrefectExecutionLayer
 from cdk_prefect_ecs.image import FlowImage, FlowRepository
+from cdk_prefect_ecs.job_trust import JobTrust
 from cdk_prefect_ecs.lazarus import Lazarus
 from cdk_prefect_ecs.machines import AutoScalingMachines, ExternalMachines, ManagedMachines
 from cdk_prefect_ecs.monitoring import ExecutionMonitoring
 from cdk_prefect_ecs.network import FlowNetwork
+from cdk_prefect_ecs.pipeline import DeployRole
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.required_policy import RequiredPolicy
 from cdk_prefect_ecs.role_path import RolePath
@@ -27,6 +29,7 @@ __all__ = [
     "CapacityKind",
     "CapacityWeight",
     "DaskAccess",
+    "DeployRole",
     "ExecutionMonitoring",
     "ExecutionRole",
     "ExternalMachines",
@@ -38,6 +41,7 @@ __all__ = [
     "FlowRole",
     "FlowStorage",
     "FlowVolume",
+    "JobTrust",
     "LayerPool",
     "Lazarus",
     "ManagedMachines",

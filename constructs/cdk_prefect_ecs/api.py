@@ -18,10 +18,9 @@ from constructs import Construct
 from cdk_prefect_ecs.arguments import checked, checked_fields
 from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.secret_references import check_secret_field
-from cdk_prefect_ecs.settings import check_api_url, check_cloud_id, check_parameter_name
+from cdk_prefect_ecs.settings import PREFECT_CLOUD_URL, check_api_url, check_cloud_id, check_parameter_name
 from cdk_prefect_ecs.subnets import select_subnets
 
-PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
 #: The same over PrivateLink. Source: "How to secure access over PrivateLink", Prefect documentation.
 PRIVATE_PREFECT_CLOUD_URL: Final = "https://api.private.prefect.cloud/api"
 

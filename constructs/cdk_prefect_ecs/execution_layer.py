@@ -36,7 +36,7 @@ from cdk_prefect_ecs.network_reach import check_host_reach
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.required_policy import grantees
-from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole, grant_start_tasks
+from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole, grant_actions, grant_start_tasks
 from cdk_prefect_ecs.settings import (
     DEFAULT_PATIENCE_SECONDS,
     check_lazarus_settings,
@@ -488,6 +488,24 @@ class PrefectExecutionLayer(Construct):
         for pool in (LayerPool(self.work_pool, self.worker, self.worker_role), *self.pools.values()):
             do(pool)
 
+    @checked
+    def grant_deploy_flows(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Grant what it takes to deploy flows, as ``make flows`` does it: read the outputs of the layer's stack and of
+        that of its bucket, write flow code, and read the credential of the Prefect API.
+
+        Flow runs execute what is deployed, with the flow role: whoever has this can have them do what that role may.
+
+        :param grantee: Who deploys, such as a :class:`~cdk_prefect_ecs.DeployRole`.
+        """
+        names = {_outermost(cdk.Stack.of(construct)).stack_name: None for construct in (self.storage, self)}
+        outputs = [
+            cdk.Stack.of(self).format_arn(service="cloudformation", resource="stack", resource_name=f"{name}/*")
+            for name in names
+        ]
+        granted = grant_actions(grantee, ["cloudformation:DescribeStacks"], outputs)
+        granted = granted.combine(self.storage.grant_deploy_code(grantee))
+        return granted.combine(self._api.grant_read_secret(self, grantee)) if self._api.secret else granted
+
     def _make_worker(
         self, scope: Construct, work_pool: WorkPool, settings: _Worker, role: iam.IRole | None
     ) -> tuple[WorkerService | WorkerHost, iam.IRole]:
@@ -543,3 +561,8 @@ class PrefectExecutionLayer(Construct):
     def grant_principal(self) -> iam.IPrincipal:
         """The flow runs' role."""
         return self.flow_role.grant_principal
+
+
+def _outermost(stack: cdk.Stack) -> cdk.Stack:
+    """The stack that has a name of its own: a nested one is deployed by the one around it."""
+    return _outermost(stack.nested_stack_parent) if stack.nested_stack_parent else stack

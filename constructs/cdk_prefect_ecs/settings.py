@@ -16,6 +16,7 @@ from cdk_prefect_ecs.instance_types import check_instance_size
 from cdk_prefect_ecs.names import check_work_pool_name
 from cdk_prefect_ecs.queues import WorkQueue, check_concurrency_limit, check_queues
 
+PREFECT_CLOUD_URL: Final = "https://api.prefect.cloud/api"
 #: How long a run may be without a task: a worker's retries of registering and starting one take well under a minute.
 DEFAULT_PATIENCE_SECONDS: Final = 90
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -164,9 +164,28 @@ class FlowStorage(Construct):
                 self.bucket.arn_for_objects(f"{DATA_PREFIX}*"),
             ],
         )
-        granted = read.combine(objects).combine(write)
+        return self._with_key(read.combine(objects).combine(write), grantee)
+
+    @checked
+    def grant_deploy_code(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Grant what ``prefect deploy`` needs to upload flow code: write ``code/``. Nothing can be read or deleted.
+
+        Flow runs execute what is there: whoever has this decides what they do.
+        """
+        return self._with_key(
+            iam.Grant.add_to_principal(
+                grantee=grantee,
+                actions=["s3:PutObject", "s3:AbortMultipartUpload"],
+                resource_arns=[self.bucket.arn_for_objects(f"{CODE_PREFIX}*")],
+            ),
+            grantee,
+        )
+
+    def _with_key(self, granted: iam.Grant, grantee: iam.IGrantable) -> iam.Grant:
         if self.encryption_key is None:
             return granted
+        # An upload in parts takes Decrypt too. Source: "Uploading and copying objects using multipart upload in Amazon
+        # S3", Amazon S3 User Guide.
         actions = ["kms:Decrypt", "kms:GenerateDataKey"]
         return granted.combine(grant_key_use(self.encryption_key, grantee, self, service="s3", actions=actions))
 

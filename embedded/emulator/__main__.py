@@ -48,7 +48,7 @@ def main() -> int:
         return 1
     directory, mark = Path(os.environ["EMBEDDED_DIRECTORY"]), os.environ[MARK]
 
-    from embedded.emulator import authorization, cloudformation, ecs_api, interfaces, mends
+    from embedded.emulator import authorization, cloudformation, ecs_api, interfaces, mends, web_identity
     from embedded.emulator.control import Control
     from embedded.emulator.engine import Engine
     from embedded.emulator.inner import app
@@ -65,6 +65,7 @@ def main() -> int:
     (directory / "reaper.pid").write_text(str(reaper.pid))  # who stops us waits for it as well
     engine = Engine(directory / "tasks", endpoint, runtime_for(os.environ["EMBEDDED_RUNTIME"], mark, reaper))
     scheduler = ServiceScheduler(engine)
+    issuers = web_identity.Issuers()
     if app.AUTH:
         authorization.install()
     mends.install()
@@ -73,7 +74,8 @@ def main() -> int:
     cloudformation.install(scheduler)
     metrics = Metrics(engine)
     metrics.install()
-    application = Control(engine, metrics, mark).wrap(app.app)
+    web_identity.install(issuers)
+    application = Control(engine, metrics, issuers, mark).wrap(app.app)
     if file := os.environ.get("EMBEDDED_REQUESTS"):
         application = recorded(application, Path(file))
     asyncio.run(serve(application))

@@ -97,6 +97,7 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     "services.secretsmanager.resolve_secret_string": ("secret_id", "version_stage", "version_id"),
     "services.ssm._lookup_parameter": ("name_or_arn", "allow_arn_region", "flexible_name"),
     "services.ssm.resolve_parameter_value": ("name_or_arn", "decrypt"),
+    "services.sts.handle_request": ("method", "path", "headers", "body", "query_params"),
     "services.sts.register_session": ("access_key", "session"),
     "services.cloudformation.provisioners._ec2_sg_permissions": ("rules",),
     # What we replace: MiniStack looks these up by name when it calls them

@@ -1,4 +1,5 @@
-"""``/_embedded/…``: what a developer may do to this AWS and no customer of AWS can: take machines away, be anybody."""
+"""``/_embedded/…``: what a developer may do to this AWS and no customer of AWS can: take machines away, be anybody,
+say which keys an issuer of tokens publishes."""
 
 import dataclasses
 import json
@@ -10,6 +11,7 @@ from embedded.emulator.engine import Engine
 from embedded.emulator.inner import Json
 from embedded.emulator.metrics import Metrics
 from embedded.emulator.tasks import TaskRun
+from embedded.emulator.web_identity import Issuers
 
 PREFIX = "/_embedded/"
 
@@ -46,10 +48,11 @@ def describe(run: TaskRun) -> Json:
 
 
 class Control:
-    def __init__(self, engine: Engine, metrics: Metrics, mark: str) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, issuers: Issuers, mark: str) -> None:
         self._engine = engine
         self._metrics = metrics
         self._mark = mark
+        self._issuers = issuers
 
     def answer(self, method: str, name: str, data: Json) -> Any:
         match method, name:
@@ -69,6 +72,9 @@ class Control:
                 return {}
             case "POST", "session":
                 return dataclasses.asdict(credentials.assume(data["role"], data["name"]))
+            case "POST", "issuer":
+                self._issuers.publish(data["issuer"], data["keys"])
+                return {}
         raise ControlError(f"there is no {method} {PREFIX}{name}")
 
     def _interrupt(self, data: Json) -> Json:

@@ -17,7 +17,7 @@ from test_capacity_template import synthesised as capacity_template
 from test_network_policy import Networks, networks  # noqa: F401 - a fixture
 from test_worker_host_policy import out  # noqa: F401 - a fixture
 
-from stacks.config import OWN_KEY, MonitoringConfig
+from stacks.config import OWN_KEY, GitHubConfig, MonitoringConfig
 from stacks.environments import environment
 from stacks.stage import PrefectStage
 from tools.templates import SHAPES, render
@@ -120,17 +120,23 @@ def failed(
         (templates / f"{STRICT}-{stack}.json").write_text(text)
     for shape in SHAPES:
         (templates / f"plain-{shape.name}.json").write_text(json.dumps(render(shape)[0]))
-    assert len(list(templates.iterdir())) == len(EVERY_STACK) + 3 + 1 + 1 + 2 + len(SHAPES)
+    assert len(list(templates.iterdir())) == len(EVERY_STACK) + 3 + 1 + 1 + 3 + len(SHAPES)
     return frozenset(run_checkov(templates))
 
 
 def strict_templates(assembly: Path) -> Iterator[tuple[str, str]]:
-    monitoring = MonitoringConfig(alarm_email="on-call@example.com")
-    config = dataclasses.replace(environment("prod"), encryption_key=OWN_KEY, access_logs=True, monitoring=monitoring)
+    config = dataclasses.replace(
+        environment("prod"),
+        encryption_key=OWN_KEY,
+        access_logs=True,
+        monitoring=MonitoringConfig(alarm_email="on-call@example.com"),
+        deployed_by=GitHubConfig("acme/etl", "prod", makes_provider=True),
+    )
     app = cdk.App(context=CONTEXT, analytics_reporting=False, outdir=str(assembly))
     stage = PrefectStage(app, config.stage_name, config=config)
     app.synth()
-    for stack in (stage.foundation, stage.execution):
+    assert stage.delivery is not None
+    for stack in (stage.foundation, stage.execution, stage.delivery):
         yield stack.node.id, (assembly / f"assembly-{stage.node.id}" / stack.template_file).read_text()
 
 

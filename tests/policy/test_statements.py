@@ -8,6 +8,7 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 import test_capacity_template
+import test_delivery_policy
 import test_monitoring_template
 import test_network_policy
 import test_worker_host_policy
@@ -18,10 +19,10 @@ from stacks.environments import ENVIRONMENTS, environment
 from stacks.stage import PrefectStage
 from tools.permissions.example import example
 from tools.permissions.fitting import misfits, open_actions
-from tools.permissions.policies import Statement, Templates
+from tools.permissions.policies import Role, Statement, Templates
 
 #: The apps of this folder, and the one of the tests of permissions, which has everything turned on.
-APPS = [*ENVIRONMENTS, "own key", "capacity", "networks", "host", "monitoring", "everything"]
+APPS = [*ENVIRONMENTS, "own key", "capacity", "networks", "host", "delivery", "monitoring", "everything"]
 
 #: Actions that a role has on everything though AWS lets a statement name resources, each with the reason.
 OPEN = {
@@ -51,6 +52,8 @@ def templates(app: str) -> Templates:
         return Templates({"Capacity": json.loads(test_capacity_template.synthesised())})
     if app == "networks":
         return Templates.read(test_network_policy.synthesised_networks().out)
+    if app == "delivery":
+        return Templates.read(test_delivery_policy.synthesised_delivery())
     if app == "host":
         return Templates.read(test_worker_host_policy.synthesised_host())
     if app == "monitoring":
@@ -105,7 +108,20 @@ def test_who_may_take_a_role_is_said_by_name(app: str) -> None:
     """No role is open to another account or to everybody."""
     for role in templates(app).roles():
         assert role.trusted
-        assert all(service.endswith(".amazonaws.com") for service in role.trusted), role.logical_id
+        named = [service for service in role.trusted if service.endswith(".amazonaws.com")]
+        assert [*named, *federated(role)] == list(role.trusted), role.logical_id
+
+
+def federated(role: Role) -> list[str]:
+    """The issuers whose tokens take a role: none without an audience and a subject, each by its full name."""
+    for statement in role.trust:
+        assert statement.actions in (("sts:AssumeRole",), ("sts:AssumeRoleWithWebIdentity",)), role.logical_id
+        if statement.actions == ("sts:AssumeRoleWithWebIdentity",):
+            (equal,) = statement.conditions.values()
+            assert set(statement.conditions) == {"StringEquals"}
+            assert [key.rpartition(":")[2] for key in sorted(equal)] == ["aud", "sub"]
+            assert not any(set(value) & set("*?") for value in equal.values())
+    return list(role.issuers)
 
 
 def statement(action: str, resource: str, condition: str | None = None, effect: str = "Allow") -> Statement:
@@ -122,6 +138,7 @@ def statement(action: str, resource: str, condition: str | None = None, effect: 
         ("s3:GetObject", "arn:aws:s3:::bucket", None, "is taken on none of arn:aws:s3:::bucket"),
         ("s3:ListBucket", "arn:aws:s3:::bucket/*", None, "is taken on none of arn:aws:s3:::bucket/*"),
         ("ecs:RunTask", "*", "ecs:CreateAction", "does not come with ecs:CreateAction"),
+        ("sts:AssumeRole", "arn:aws:iam::1:role/a", "gitlab.com:sub", "does not come with gitlab.com:sub"),
         ("sqs:GetQueueUrl", "*", "aws:ResourceTag/team", "does not come with aws:ResourceTag/team"),
     ],
 )

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "constructs" / "cdk_prefect_ecs"
 OURS = ("app.py", "conftest.py", "bench", "constructs", "docker", "embedded", "flows", "stacks", "tests", "tools")
 CDK = {"aws_cdk", "constructs", "jsii", "cdk_nag"}
 PURE = [
-    *("arguments", "capacity", "fargate", "instance_types", "names", "queues", "settings", "job_template"),
+    *("arguments", "capacity", "fargate", "instance_types", "job_trust", "names", "queues", "settings", "job_template"),
     *("network_modes", "network_prices", "network_reach", "runbook", "dashboard"),
 ]
 
@@ -175,7 +175,15 @@ def test_grants_and_imports_are_as_in_the_cdk(name: str) -> None:
         (
             "grant_principal",
             iam.IGrantable,
-            {"DaskAccess", "Lazarus", "PrefectExecutionLayer", "RequiredPolicy", "WorkerHost", "WorkerService"},
+            {
+                "DaskAccess",
+                "DeployRole",
+                "Lazarus",
+                "PrefectExecutionLayer",
+                "RequiredPolicy",
+                "WorkerHost",
+                "WorkerService",
+            },
         ),
     ],
 )

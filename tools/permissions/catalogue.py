@@ -102,7 +102,7 @@ def flow_calls() -> set[SourceCall]:
     own = [Module(path.stem, path) for path in sorted(FLOWS.glob("*.py"))]
     dask = modules(["dask_cloudprovider.aws.ecs"], within=["dask_cloudprovider.aws.helper"])
     prefect = modules(["prefect_aws.s3", "prefect_aws.deployments.steps"], within=["prefect_aws"])
-    entries = {*result_storage_methods(), *pull_steps()}
+    entries = {*result_storage_methods(), *steps("pull")}
     return {*source_calls(own), *source_calls(dask), *source_calls(prefect, entries=entries)}
 
 
@@ -121,10 +121,18 @@ def result_storage_methods() -> set[str]:
     return {f"{prefix}{name}" for name in called for prefix in ("", "a")}
 
 
-def pull_steps() -> set[str]:
-    """The functions of prefect-aws that flow runs execute to get their code."""
-    steps: list[dict[str, Any]] = yaml.safe_load((FLOWS / "prefect.yaml").read_text())["pull"]
-    return {name.rpartition(".")[2] for step in steps for name in step if name.startswith("prefect_aws.")}
+def steps(kind: str) -> set[str]:
+    """The functions of prefect-aws that are executed to ``push`` flow code, or to ``pull`` it."""
+    listed: list[dict[str, Any]] = yaml.safe_load((FLOWS / "prefect.yaml").read_text())[kind]
+    return {name.rpartition(".")[2] for step in listed for name in step if name.startswith("prefect_aws.")}
+
+
+@cache
+def deployer_calls() -> set[SourceCall]:
+    """What a workflow that deploys calls by itself: ``make flows``, and Prefect's push step in it."""
+    own = modules(["tools.deploy_flows", "cdk_prefect_ecs.functions.credential"], within=())
+    prefect = modules(["prefect_aws.s3", "prefect_aws.deployments.steps"], within=["prefect_aws"])
+    return {*source_calls(own), *source_calls(prefect, entries=steps("push"))}
 
 
 _SECRET_KEY: Final = {"kms:Decrypt": "SSM or Secrets Manager decrypts a secret for it that has a key of your own."}
@@ -298,6 +306,22 @@ KINDS: Final[Mapping[str, Kind]] = {
     "dask-task": Kind(
         "Role of Dask tasks",
         "Schedulers and workers of Dask have it. It may do nothing until you grant it something.",
+    ),
+    "deploy": Kind(
+        "Deploy role",
+        "Jobs of CI that deploy have it: the CDK CLI and `make flows`. Which jobs, its trust policy says by their full "
+        "names ([docs/pipeline.md](pipeline.md)).",
+        calls=deployer_calls,
+        by_aws={
+            "sts:AssumeRole": "The CDK CLI takes the roles of `cdk bootstrap`, and does all else with those.",
+            **_SECRET_KEY,
+        },
+        not_made=(_CREDENTIALS_BLOCK,),
+    ),
+    "diff": Kind(
+        "Diff role",
+        "Jobs of pull requests have it: `cdk diff --method=template`. It is a deploy role with `read_only`.",
+        by_aws={"sts:AssumeRole": "The CDK CLI takes the role of `cdk bootstrap` that may look things up."},
     ),
     "instances": Kind(
         "Role of instances",

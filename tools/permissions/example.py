@@ -19,7 +19,17 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import IConstruct
 
-from cdk_prefect_ecs import DaskAccess, FlowCluster, FlowImage, FlowNetwork, FlowVolume, PrefectApi, WorkerHost
+from cdk_prefect_ecs import (
+    DaskAccess,
+    DeployRole,
+    FlowCluster,
+    FlowImage,
+    FlowNetwork,
+    FlowVolume,
+    JobTrust,
+    PrefectApi,
+    WorkerHost,
+)
 from cdk_prefect_ecs import PrefectExecutionLayer as Layer
 from cdk_prefect_ecs.work_pool import WorkPoolSync
 from tools.permissions.policies import ACCOUNT, REGION, Role, Templates
@@ -68,7 +78,7 @@ def _stack(app: cdk.App, name: str) -> cdk.Stack:
 
 def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]]]:
     """A private API whose credential is a parameter with a key of its own, an image in ECR, volumes, extra secrets, a
-    shell into the worker and a host beside it, Dask, and machines of every kind."""
+    shell into the worker and a host beside it, Dask, machines of every kind, and deployments from CI."""
     stack = _stack(app, SERVICE)
     network = FlowNetwork(stack, "Network", mode="nat", max_azs=2)
     key = kms.Key(stack, "Key")
@@ -103,6 +113,15 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
     )
     cluster.add_managed_instances_capacity("Managed", network=network)
     cluster.add_external_capacity("Own")
+    deploy = DeployRole(stack, "Deploy", trust=JobTrust.github("acme/etl", environment="prod"), publishes_images=True)
+    layer.grant_deploy_flows(deploy)
+    diff = DeployRole(
+        stack,
+        "Diff",
+        trust=JobTrust.github("acme/etl", pull_requests=True),
+        provider=deploy.provider,
+        read_only=True,
+    )
     assert layer.lazarus is not None
     made: dict[str, list[IConstruct]] = {
         "execution": [layer.execution_role],
@@ -113,6 +132,8 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
         "work-pool-sync": [_sync_role(stack)],
         "dask-execution": [dask.execution_role],
         "dask-task": [dask.task_role],
+        "deploy": [deploy.role],
+        "diff": [diff.role],
         "instances": [instances.role],
     }
     return dask, made
@@ -131,8 +152,11 @@ def _hosted_stack(app: cdk.App) -> dict[str, list[IConstruct]]:
         ),
         worker_instance_type=ec2.InstanceType("t4g.micro"),
     )
+    deploy = DeployRole(stack, "Deploy", trust=JobTrust.github("acme/etl", branch="main"))
+    layer.grant_deploy_flows(deploy)
     assert layer.lazarus is not None
     return {
+        "deploy": [deploy.role],
         "worker-host": [layer.worker_role],
         "execution": [layer.execution_role],
         "flow": [layer.flow_role],

@@ -27,6 +27,7 @@ _ARNS: Final = {
     "AWS::EFS::FileSystem": ("elasticfilesystem", "file-system"),
     "AWS::Events::Rule": ("events", "rule-on-default-event-bus"),
     "AWS::IAM::InstanceProfile": ("iam", "instance-profile"),
+    "AWS::IAM::OIDCProvider": ("iam", "oidc-provider"),
     "AWS::IAM::Role": ("iam", "role"),
     "AWS::KMS::Key": ("kms", "key"),
     "AWS::Lambda::Function": ("lambda", "function"),
@@ -37,7 +38,12 @@ _ARNS: Final = {
     "AWS::SQS::Queue": ("sqs", "queue"),
 }
 #: Resources whose ``Ref`` is their ARN.
-_REF_IS_ARN: Final = ("AWS::SecretsManager::Secret", "AWS::SNS::Topic", "AWS::IAM::ManagedPolicy")
+_REF_IS_ARN: Final = (
+    "AWS::IAM::ManagedPolicy",
+    "AWS::IAM::OIDCProvider",
+    "AWS::SecretsManager::Secret",
+    "AWS::SNS::Topic",
+)
 #: Resources whose ARN, as ``Fn::GetAtt`` gives it, ends so.
 _SUFFIXES: Final = {"AWS::Logs::LogGroup": ":*"}
 _PSEUDO: Final = {
@@ -88,8 +94,16 @@ class Role:
     arn: str
     description: str
     trusted: tuple[str, ...]
+    """The services of AWS and the issuers of tokens that may take it."""
+    trust: tuple[Statement, ...]
+    """What its trust policy says."""
     managed_policies: tuple[str, ...]
     statements: tuple[Statement, ...]
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers whose tokens take it."""
+        return tuple(name for name in self.trusted if not name.endswith(".amazonaws.com"))
 
     @property
     def actions(self) -> set[str]:
@@ -166,11 +180,13 @@ class Templates:
             description=properties.get("Description", ""),
             trusted=tuple(
                 sorted(
-                    str(service)
+                    str(name).rpartition(":oidc-provider/")[2]
                     for statement in properties["AssumeRolePolicyDocument"]["Statement"]
-                    for service in _listed(statement["Principal"].get("Service", ()))
+                    for kind in ("Service", "Federated")
+                    for name in _listed(statement["Principal"].get(kind, ()))
                 )
             ),
+            trust=tuple(_statements(properties["AssumeRolePolicyDocument"], f"{stack}.{logical_id}", "trust")),
             managed_policies=tuple(properties.get("ManagedPolicyArns", ())),
             statements=tuple(
                 statement
@@ -227,7 +243,10 @@ class Templates:
         if kind not in _ARNS:
             raise ValueError(f"the ARN of a {kind} ({stack}.{name}) is not known; say in policies.py what it is like")
         service, resource_type = _ARNS[kind]
-        path = self.by_stack[stack]["Resources"][name].get("Properties", {}).get("Path", "/").lstrip("/")
+        properties = self.by_stack[stack]["Resources"][name].get("Properties", {})
+        if kind == "AWS::IAM::OIDCProvider":
+            name = str(properties["Url"]).removeprefix("https://")
+        path = properties.get("Path", "/").lstrip("/")
         arn = filled_arn(service, resource_type, name=f"{path}{name}", account=self.account, region=self.region)
         return arn + _SUFFIXES.get(kind, "")
 

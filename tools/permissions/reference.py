@@ -55,6 +55,8 @@ class Action:
         key = condition_key.lower()
         if key in _SESSION_KEYS or (key.startswith("aws:") and not key.startswith(_TAG_KEYS)):
             return True
+        if self.name == _WITH_TOKEN and key.rpartition(":")[2] in _CLAIMS:
+            return True
         return any(_key_pattern(known).fullmatch(key) for known in self.condition_keys)
 
 
@@ -62,6 +64,12 @@ class Action:
 _TAG_KEYS: Final = ("aws:requesttag/", "aws:resourcetag/", "aws:tagkeys")
 #: Keys that come with every call of a role's session. Source: "AWS global condition context keys", IAM User Guide.
 _SESSION_KEYS: Final = ("lambda:sourcefunctionarn", "ec2:sourceinstancearn", "ssm:sourceinstancearn")
+
+
+#: With the token of an OIDC issuer come keys that begin with the issuer's name, of which the reference knows those of a
+#: few. Source: "Available keys for AWS OIDC federation", IAM User Guide.
+_WITH_TOKEN: Final = "sts:AssumeRoleWithWebIdentity"  # noqa: S105 - an action
+_CLAIMS: Final = ("aud", "sub", "amr")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""An app with all that the others leave out: every kind of machine and network, a worker host, and Dask."""
+"""An app with all that the others leave out: every kind of machine and network, a worker host, Dask, and CI."""
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
@@ -6,8 +6,10 @@ from aws_cdk import aws_logs as logs
 
 from cdk_prefect_ecs import (
     DaskAccess,
+    DeployRole,
     ExecutionMonitoring,
     FlowNetwork,
+    JobTrust,
     PrefectApi,
     PrefectExecutionLayer,
     WorkerHost,
@@ -47,4 +49,8 @@ for name, machines in (("instances", spot), ("managed", managed), ("own", own)):
 WorkerHost(stack, "Host", work_pool=layer.work_pool, api=api, network=network, log_group=layer.log_group)
 dask = DaskAccess(stack, "Dask", cluster=layer.cluster, network=network)
 dask.grant_run_clusters(layer.flow_role)
+deploy = DeployRole(stack, "Deploy", trust=JobTrust.github("acme/etl", branch="main"), publishes_images=True)
+layer.grant_deploy_flows(deploy)
+pull_requests = JobTrust.github("acme/etl", pull_requests=True)
+DeployRole(stack, "Diff", trust=pull_requests, provider=deploy.provider, read_only=True)
 app.synth()

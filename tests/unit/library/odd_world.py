@@ -28,6 +28,7 @@ from cdk_prefect_ecs import (
     FlowImage,
     FlowNetwork,
     FlowVolume,
+    JobTrust,
     Lazarus,
     PrefectApi,
     PrefectExecutionLayer,
@@ -227,6 +228,18 @@ class World:
         return iam.Role.from_role_arn(self.stack, "ImportedRole", "arn:aws:iam::123456789012:role/mine")
 
     @cached_property
+    def oidc_provider(self) -> iam.IOpenIdConnectProvider:
+        return self._provider("GitHubProvider", "token.actions.githubusercontent.com")
+
+    @cached_property
+    def other_oidc_provider(self) -> iam.IOpenIdConnectProvider:
+        return self._provider("GitLabProvider", "gitlab.com")
+
+    def _provider(self, construct_id: str, name: str) -> iam.IOpenIdConnectProvider:
+        arn = f"arn:aws:iam::123456789012:oidc-provider/{name}"
+        return iam.OpenIdConnectProvider.from_open_id_connect_provider_arn(self.stack, construct_id, arn)
+
+    @cached_property
     def imported_logs(self) -> logs.ILogGroup:
         return logs.LogGroup.from_log_group_name(self.stack, "ImportedLogs", "/mine")
 
@@ -279,6 +292,7 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     "no_time": lambda: cdk.Duration.seconds(0),
     "odd_millis": lambda: cdk.Duration.millis(90_500),
     "one_minute": lambda: cdk.Duration.minutes(1),
+    "two_hours": lambda: cdk.Duration.hours(2),
     "half_a_day": lambda: cdk.Duration.days(0.5),
     "thirteen_hours": lambda: cdk.Duration.hours(13),
     "two_days": lambda: cdk.Duration.days(2),
@@ -326,6 +340,11 @@ SIMPLE: dict[str, Callable[[], Any]] = {
     "token_image": lambda: FlowImage.from_registry(cdk.Token.as_string({"Ref": "AWS::StackName"})),
     "queues": lambda: [WorkQueue("urgent", 1, 5), WorkQueue("default", 2)],
     "same_queues": lambda: [WorkQueue("urgent", 1), WorkQueue("urgent", 2)],
+    "deployments": lambda: JobTrust.github("acme/etl", environment="prod"),
+    "pull_requests": lambda: JobTrust.github("acme/etl", pull_requests=True),
+    "gitlab_jobs": lambda: JobTrust(
+        "https://gitlab.com", "sts.amazonaws.com", "project_path:acme/etl:ref_type:branch:ref:x"
+    ),
     "requirements": lambda: ec2.InstanceRequirementsConfig(
         v_cpu_count_min=1, memory_min=cdk.Size.gibibytes(1), accelerator_count_min=1
     ),

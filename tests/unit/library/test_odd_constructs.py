@@ -19,6 +19,7 @@ from odd_world import EVERYTHING, Of, World
 
 from cdk_prefect_ecs import (
     DaskAccess,
+    DeployRole,
     ExecutionMonitoring,
     ExecutionRole,
     FlowCluster,
@@ -285,6 +286,17 @@ MAKERS = [
         idle_timeout=Of("one_minute"),
     ),
     construct(
+        DeployRole,
+        {"trust": Of("deployments")},
+        provider=Of("oidc_provider"),
+        account="123456789012",
+        regions=["us-east-1", "eu-west-1"],
+        qualifier="data",
+        read_only=False,
+        publishes_images=True,
+        max_session_duration=Of("two_hours"),
+    ),
+    construct(
         PrefectExecutionLayer,
         {"work_pool_name": "etl", "api": Of("api"), "network": Of("network")},
         cluster=Of("cluster"),
@@ -313,6 +325,8 @@ MAKERS = [
     ),
     method("network", "check_reach", {"api": Of("api"), "image": Of("image")}),
     method("storage", "grant_flow_access", {"grantee": Of("imported_role")}),
+    method("storage", "grant_deploy_code", {"grantee": Of("imported_role")}),
+    method("layer", "grant_deploy_flows", {"grantee": Of("imported_role")}),
     method("pool", "grant_run", {"worker_role": Of("imported_role")}),
     factory(PrefectApi, "cloud", CLOUD, vpc=Of("vpc"), vpc_subnets=Of("select_nothing")),
     factory(

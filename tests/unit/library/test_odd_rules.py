@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odd_values import ODD, assert_clear, changes
 
-from cdk_prefect_ecs import CapacityKind, CapacityWeight, FlowCapacity, SpotPolicy, WorkQueue
+from cdk_prefect_ecs import CapacityKind, CapacityWeight, FlowCapacity, JobTrust, SpotPolicy, WorkQueue
 from cdk_prefect_ecs.capacity import (
     check_architecture,
     check_gpus,
@@ -22,6 +22,7 @@ from cdk_prefect_ecs.capacity import (
 from cdk_prefect_ecs.fargate import check_ephemeral_storage, check_fargate_size
 from cdk_prefect_ecs.instance_types import check_disk, check_instance_counts, check_instance_size, check_instance_types
 from cdk_prefect_ecs.job_template import JobTemplate
+from cdk_prefect_ecs.job_trust import check_deploy_settings, check_provider
 from cdk_prefect_ecs.names import block_name, check_prefect_name, check_work_pool_name, task_definition_family
 from cdk_prefect_ecs.network_modes import check_network_settings
 from cdk_prefect_ecs.queues import check_concurrency_limit, check_queues
@@ -137,6 +138,26 @@ RULES = [
     Rule(
         flow_run_strategy,
         {"policy": SpotPolicy.SPOT, "capacity": ON_FARGATE, "known": ["FARGATE", "FARGATE_SPOT"]},
+    ),
+    Rule(
+        JobTrust, {"issuer": "https://gitlab.com", "audience": "sts.amazonaws.com", "subject": "project_path:acme/etl"}
+    ),
+    Rule(JobTrust.github, {"repository": "acme/etl", "environment": "prod", "branch": None, "pull_requests": False}),
+    Rule(
+        check_deploy_settings,
+        {
+            "trust": JobTrust.github("acme/etl", branch="main"),
+            "account": "123456789012",
+            "regions": ["us-east-1"],
+            "qualifier": "hnb659fds",
+            "read_only": False,
+            "publishes_images": True,
+            "session_seconds": 3600,
+        },
+    ),
+    Rule(
+        check_provider,
+        {"trust": JobTrust.github("acme/etl", branch="main"), "issuer": "token.actions.githubusercontent.com"},
     ),
     Rule(SpotPolicy.weights, {"spot": 3, "on_demand": 1}),
     Rule(SpotPolicy, {"name": "x", "spot_weight": 1, "on_demand_weight": 0, "falls_back": True}),

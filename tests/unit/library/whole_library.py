@@ -8,7 +8,16 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 from library_helpers import cloud_api
 
-from cdk_prefect_ecs import DaskAccess, FlowCluster, FlowNetwork, FlowStorage, PrefectExecutionLayer, WorkerHost
+from cdk_prefect_ecs import (
+    DaskAccess,
+    DeployRole,
+    FlowCluster,
+    FlowNetwork,
+    FlowStorage,
+    JobTrust,
+    PrefectExecutionLayer,
+    WorkerHost,
+)
 
 
 def whole_library(scope: Construct, stack_id: str = "Whole", **layer_settings: Any) -> cdk.Stack:
@@ -35,4 +44,13 @@ def whole_library(scope: Construct, stack_id: str = "Whole", **layer_settings: A
     layer.add_work_pool("graviton", capacity=instances.capacity, worker_max_count=2)
     dask.grant_run_clusters(layer.flow_role)
     WorkerHost(stack, "Host", work_pool=layer.work_pool, api=cloud_api(), network=network, log_group=layer.log_group)
+    deploy = DeployRole(stack, "Deploy", trust=JobTrust.github("acme/etl", environment="prod"))
+    layer.grant_deploy_flows(deploy)
+    DeployRole(
+        stack,
+        "Diff",
+        trust=JobTrust.github("acme/etl", pull_requests=True),
+        provider=deploy.provider,
+        read_only=True,
+    )
     return stack

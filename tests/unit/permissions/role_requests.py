@@ -194,6 +194,24 @@ def of_the_agent() -> list[Request]:
     ]
 
 
+def taking(*names: str) -> list[Request]:
+    return [
+        Request("sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/cdk-hnb659fds-{name}-role-{ACCOUNT}-{REGION}")
+        for name in names
+    ]
+
+
+def of_deployments() -> list[Request]:
+    code = f"{made('PrefectStorageBucket', 'AWS::S3::Bucket')}/code/flows/flights.py"
+    return [
+        *taking("lookup", "deploy", "file-publishing", "image-publishing"),
+        Request("cloudformation:DescribeStacks", arn("cloudformation", f"stack/{SERVICE}/id")),
+        Request("s3:PutObject", code),
+        Request("s3:AbortMultipartUpload", code),
+        *reading_the_credential(),
+    ]
+
+
 _REQUESTS: Mapping[str, Callable[[], Sequence[Request]]] = {
     "execution": of_the_agent,
     "worker": lambda: [*of_the_worker(), *by_aws("worker", "ssmmessages:", str)],
@@ -207,6 +225,8 @@ _REQUESTS: Mapping[str, Callable[[], Sequence[Request]]] = {
     ],
     "dask-execution": lambda: writing("DaskLogGroup", f"dask/dask-worker/{TASK}"),
     "dask-task": list,
+    "deploy": of_deployments,
+    "diff": lambda: taking("lookup"),
     "instances": of_instances,
 }
 

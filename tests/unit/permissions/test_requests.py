@@ -28,6 +28,11 @@ OTHER_QUEUE = arn("sqs", "other")
 SERVICE_OF = "iam:PassedToService"
 RESOURCE = "resource"
 
+
+def bootstrap_role(name: str, *, account: str = ACCOUNT, region: str = REGION, qualifier: str = "hnb659fds") -> str:
+    return f"arn:aws:iam::{account}:role/cdk-{qualifier}-{name}-role-{account}-{region}"
+
+
 #: What is changed of an allowed request, so that it is not allowed any more; None takes a condition key away.
 Change = Mapping[str, str | None]
 
@@ -121,6 +126,28 @@ DENIED: Mapping[str, list[tuple[str, Change]]] = {
     "work-pool-sync": [*CREDENTIAL, *OWN_LOG],
     "dask-execution": OWN_LOG,
     "dask-task": [],
+    "deploy": [
+        *CREDENTIAL,
+        ("sts:AssumeRole", {RESOURCE: OTHER_ROLE}),
+        ("sts:AssumeRole", {RESOURCE: bootstrap_role("cfn-exec")}),
+        ("sts:AssumeRole", {RESOURCE: bootstrap_role("deploy", region="eu-west-1")}),
+        ("sts:AssumeRole", {RESOURCE: bootstrap_role("deploy", account="999999999999")}),
+        ("sts:AssumeRole", {RESOURCE: bootstrap_role("deploy", qualifier="other")}),
+        ("cloudformation:DescribeStacks", {RESOURCE: arn("cloudformation", "stack/Other/id")}),
+        ("cloudformation:DescribeStacks", {RESOURCE: arn("cloudformation", f"stack/{SERVICE}-other/id")}),
+        ("s3:PutObject", {RESOURCE: "arn:aws:s3:::other/code/flows/flights.py"}),
+        *(
+            ("s3:PutObject", {RESOURCE: f"{made('PrefectStorageBucket', 'AWS::S3::Bucket')}/{key}"})
+            for key in ("results/1", "data/1.csv", "code")
+        ),
+    ],
+    "diff": [
+        ("sts:AssumeRole", {RESOURCE: OTHER_ROLE}),
+        *(
+            ("sts:AssumeRole", {RESOURCE: bootstrap_role(name)})
+            for name in ("deploy", "cfn-exec", "file-publishing", "image-publishing")
+        ),
+    ],
     "instances": [
         ("ecs:RegisterContainerInstance", {RESOURCE: OTHER_CLUSTER}),
         ("ecs:SubmitTaskStateChange", {RESOURCE: OTHER_CLUSTER}),

@@ -15,8 +15,8 @@ from tools.permissions.catalogue import (
     KINDS,
     OTHERS,
     Kind,
-    pull_steps,
     result_storage_methods,
+    steps,
     worker_calls,
 )
 from tools.permissions.example import example
@@ -25,7 +25,7 @@ from tools.permissions.reference import find_action
 
 PACKAGE = Path(cdk_prefect_ecs.__file__).parent
 ROLES = {"Role", "ExecutionRole", "FlowRole", "WorkerRole", "FunctionRole"}
-BY_CODE = ["worker", "worker-host", "flow", "lazarus", "work-pool-sync"]
+BY_CODE = ["worker", "worker-host", "flow", "lazarus", "work-pool-sync", "deploy"]
 
 
 def needed(kind: Kind) -> set[str]:
@@ -101,7 +101,8 @@ def test_who_starts_tasks_passes_roles() -> None:
 
 def test_flow_runs_use_of_their_storage_what_prefect_calls() -> None:
     assert result_storage_methods() == {"read_path", "aread_path", "write_path", "awrite_path"}
-    assert pull_steps() == {"pull_from_s3"}
+    assert steps("pull") == {"pull_from_s3"}
+    assert steps("push") == {"push_to_s3"}
 
 
 def test_every_flow_is_read() -> None:
@@ -131,4 +132,4 @@ def test_every_module_that_makes_a_role_is_in_the_example() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ROLES
     }
-    assert made == {"dask", "execution_layer", "function", "machines", "worker_host"}
+    assert made == {"dask", "execution_layer", "function", "machines", "pipeline", "worker_host"}

@@ -9,11 +9,12 @@ from aws_cdk.assertions import Template
 from stack_helpers import CONTEXT, ROOT, new_stage
 
 from cdk_prefect_ecs import FlowCluster, FlowNetwork, FlowStorage, PrefectApi, PrefectExecutionLayer
+from stacks.config import GitHubConfig
 from stacks.environments import ENVIRONMENTS, environment
 
 PAGE = ROOT / "docs" / "compatibility.md"
-#: Without a deletion policy of their own, but what is in them goes with them.
-STATEFUL = {"AWS::EC2::VPC", "AWS::ECS::Cluster", "AWS::KMS::Key", "AWS::S3::Bucket"}
+#: Without a deletion policy of their own, but what is in them goes with them, or a second one cannot be made.
+STATEFUL = {"AWS::EC2::VPC", "AWS::ECS::Cluster", "AWS::IAM::OIDCProvider", "AWS::KMS::Key", "AWS::S3::Bucket"}
 CHANGED = (
     "A new logical id replaces the resource. If that is what you want, correct docs/compatibility.md, and list the old "
     "id, the new one and how to keep the data in CHANGELOG.md"
@@ -42,8 +43,10 @@ def a_stack() -> cdk.Stack:
 
 
 def test_of_the_app_with_everything_that_may_hold_data() -> None:
-    stage = new_stage(replace(environment("prod"), encryption_key="own"))
-    assert stateful(stage.foundation, stage.execution) == documented()[1], CHANGED
+    github = GitHubConfig("acme/etl", "prod", makes_provider=True)
+    stage = new_stage(replace(environment("prod"), encryption_key="own", deployed_by=github))
+    assert stage.delivery is not None
+    assert stateful(stage.foundation, stage.execution, stage.delivery) == documented()[1], CHANGED
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

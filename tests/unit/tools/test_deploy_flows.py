@@ -1,5 +1,6 @@
 """`make flows` before it calls Prefect's CLI: where it deploys to, and what it says when that cannot be."""
 
+import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +15,10 @@ from botocore.stub import Stubber
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from cdk_prefect_ecs.functions.credential import CredentialError, CredentialReference
+from stacks.config import PLACEHOLDER_ID, SelfHostedApi
 from stacks.environments import environment
+from stacks.stored_secrets import ManagedSecret
 from tools import deploy_flows
 from tools.deploy_flows import FlowDeploymentError, Target
 
@@ -192,3 +196,70 @@ def test_without_a_prefect_api_nothing_is_deployed(
         assert deploy_flows.main(["dev"]) == 1
     assert "error: no Prefect API is configured; log in with: prefect cloud login" in capsys.readouterr().err
     assert called == []
+
+
+# The environment's own API, for CI
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[CredentialReference]:
+    """What was read of SSM and Secrets Manager, which are not asked here."""
+    asked: list[CredentialReference] = []
+
+    def read_secret(reference: CredentialReference) -> str:
+        asked.append(reference)
+        return "the-credential"
+
+    monkeypatch.setattr(deploy_flows, "read_secret", read_secret)
+    return asked
+
+
+def test_the_api_of_the_environment_with_its_stored_key(read: list[CredentialReference]) -> None:
+    assert deploy_flows.environments_api(DEV) == {
+        "PREFECT_API_URL": f"https://api.prefect.cloud/api/accounts/{PLACEHOLDER_ID}/workspaces/{PLACEHOLDER_ID}",
+        "PREFECT_API_KEY": "the-credential",
+    }
+    assert read == [CredentialReference("SsmParameter", "/prefect/dev/api-key")]
+
+
+def test_a_server_of_ones_own_with_a_field_of_a_secret(read: list[CredentialReference]) -> None:
+    secret = ManagedSecret("arn:aws:secretsmanager:us-east-1:123456789012:secret:prefect-AbCdEf", "auth")
+    api = SelfHostedApi("https://prefect.example.com/api", auth_string_secret=secret)
+    assert deploy_flows.environments_api(dataclasses.replace(DEV, api=api)) == {
+        "PREFECT_API_URL": "https://prefect.example.com/api",
+        "PREFECT_API_AUTH_STRING": "the-credential",
+    }
+    assert read == [CredentialReference("SecretsManager", secret.arn, "auth")]
+
+
+def test_a_server_that_asks_for_no_credential(read: list[CredentialReference]) -> None:
+    api = SelfHostedApi("https://prefect.example.com/api")
+    assert deploy_flows.environments_api(dataclasses.replace(DEV, api=api)) == {"PREFECT_API_URL": api.url}
+    assert read == []
+
+
+def test_a_credential_that_cannot_be_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: CredentialReference) -> str:
+        raise CredentialError("SSM parameter '/prefect/dev/api-key' does not exist")
+
+    monkeypatch.setattr(deploy_flows, "read_secret", refuse)
+    with pytest.raises(FlowDeploymentError, match="SSM parameter '/prefect/dev/api-key' does not exist"):
+        deploy_flows.environments_api(DEV)
+
+
+def test_with_the_stored_credential_no_profile_is_needed(
+    called: list[Any],
+    read: list[CredentialReference],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(deploy_flows, "find_target", lambda *_: TARGET)
+    monkeypatch.setattr(deploy_flows, "check_work_pool", lambda *_: None)
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")  # of the workflow; the environment's counts
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert deploy_flows.main(["dev", "--stored-credential"]) == 0
+    ((_, options),) = called
+    assert options["env"]["PREFECT_API_KEY"] == "the-credential"
+    assert options["env"]["PREFECT_API_URL"].startswith("https://api.prefect.cloud/api/accounts/")
+    assert (options["env"]["AWS_REGION"], read[0].region) == ("us-east-1", "us-east-1")
+    assert "the-credential" not in capsys.readouterr().out

@@ -81,12 +81,16 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     "services.lambda_svc._delete_function_concurrency": ("func_name",),
     "services.lambda_svc._put_function_concurrency": ("func_name", "data"),
     "services.iam._put_role_permissions_boundary": ("p",),
+    "services.rds._pg_server_material": ("names", "ips"),
+    "services.rds.pg_ca_cert_pem": (),
     "services.s3._delete_bucket_encryption": ("name",),
     "services.s3._put_bucket_encryption": ("name", "body"),
     "services.s3._put_bucket_lifecycle": ("name", "body"),
     "services.s3._put_bucket_logging": ("name", "body"),
     "services.secretsmanager._resolve": ("secret_id", "use_arn_scope"),
     "services.secretsmanager.resolve_secret_string": ("secret_id", "version_stage", "version_id"),
+    "services.servicediscovery._deregister_instance": ("data",),
+    "services.servicediscovery._register_instance": ("data",),
     "services.ssm._lookup_parameter": ("name_or_arn", "allow_arn_region", "flexible_name"),
     "services.ssm.resolve_parameter_value": ("name_or_arn", "decrypt"),
     "services.sts.register_session": ("access_key", "session"),
@@ -125,8 +129,11 @@ PROMISES: Mapping[str, tuple[str, ...] | None] = {
     "services.iam._aws_managed_policies": None,
     "services.iam._oidc_providers": None,
     "services.iam._roles": None,
+    "services.rds._instances": None,
     "services.s3._bucket_lifecycle": None,
     "services.s3._bucket_tags": None,
+    "services.servicediscovery._namespaces": None,
+    "services.servicediscovery._services": None,
 }  # fmt: skip
 
 

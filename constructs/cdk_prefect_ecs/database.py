@@ -21,7 +21,7 @@ POSTGRES_PORT: Final = 5432
 DEFAULT_DATABASE_NAME: Final = "prefect"
 DEFAULT_DATABASE_TYPE: Final = "t4g.micro"
 _USER: Final = "prefect"
-#: Prefect takes PostgreSQL 14.9 and newer; RDS moves on to minor versions by itself. Source: "How to scale self-hosted
+#: Prefect takes PostgreSQL 14.9 and newer. No minor version, as RDS moves on to those by itself. Source: "How to scale self-hosted
 #: Prefect", Prefect documentation.
 _VERSION: Final = rds.PostgresEngineVersion.VER_17
 
@@ -122,7 +122,7 @@ class ServerDatabase(Construct):
             vpc_subnets=ec2.SubnetSelection(subnets=list(network.subnets)),
             publicly_accessible=False,
             security_groups=[security_group],
-            credentials=rds.Credentials.from_secret(self.secret),
+            credentials=rds.Credentials.from_secret(self.secret, _USER),
             database_name=database_name,
             allocated_storage=storage_gib,
             # RDS takes one that is not larger for a mistake.
@@ -158,7 +158,7 @@ class ServerDatabase(Construct):
         :param host: Address of the database.
         :param secret: Secret with the fields ``username`` and ``password`` of a user who owns the database: the server
             makes its tables, and the extension ``pg_trgm``. Import it by its complete ARN.
-        :param port: Port of the database. Default: 5432.
+        :param port: Port of the database, known at synth. Default: 5432.
         :param database_name: Name of the database, which has to be there. Default: prefect.
         :param security_group: Its security group, which is to let in the server. Default: it lets the server in without
             this app.
@@ -166,7 +166,7 @@ class ServerDatabase(Construct):
         """
         if not cdk.Token.is_unresolved(database_name):
             check_database_name(database_name)
-        if not cdk.Token.is_unresolved(port) and not 1 <= port <= 65535:
+        if not 1 <= port <= 65535:
             raise ValueError(f"port must be from 1 to 65535; got {port}")
         return _ExistingDatabase(
             scope,
@@ -201,7 +201,7 @@ class _ExistingDatabase(ServerDatabase):
         self._connections = _connections(*([security_group] if security_group else []), port=port)
         self.instance = None
         self.host = host
-        self.port = cdk.Token.as_string(port)
+        self.port = str(port)
         self.database_name = database_name
         self.secret = secret
 

@@ -29,6 +29,8 @@ from cdk_prefect_ecs import (
     Lazarus,
     PrefectApi,
     PrefectExecutionLayer,
+    PrefectServer,
+    ServerDatabase,
     SpotPolicy,
     WorkPool,
     WorkQueue,
@@ -147,6 +149,16 @@ class World:
             api=self.parts.api,
             work_pool=pool,
             log_group=self.log_group,
+        )
+
+    @cached_property
+    def database(self) -> ServerDatabase:
+        return ServerDatabase(self.stack, "ReadyDatabase", network=self.network)
+
+    @cached_property
+    def prefect_server(self) -> PrefectServer:
+        return PrefectServer(
+            self.stack, "ReadyServer", network=self.network, database=self.database, cluster=self.cluster
         )
 
     @cached_property

@@ -8,11 +8,19 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 from library_helpers import cloud_api
 
-from cdk_prefect_ecs import DaskAccess, FlowCluster, FlowNetwork, FlowStorage, PrefectExecutionLayer, WorkerHost
+from cdk_prefect_ecs import (
+    DaskAccess,
+    FlowCluster,
+    FlowNetwork,
+    FlowStorage,
+    PrefectExecutionLayer,
+    PrefectServer,
+    WorkerHost,
+)
 
 
 def whole_library(scope: Construct, stack_id: str = "Whole", **layer_settings: Any) -> cdk.Stack:
-    """Every kind of machine, Dask, a worker host, flow logs, and the CDK's own custom resources."""
+    """Every kind of machine, Dask, a worker host, a server, flow logs, and the CDK's own custom resources."""
     stack = cdk.Stack(scope, stack_id)
     network = FlowNetwork(stack, "Network", flow_log_retention=logs.RetentionDays.ONE_MONTH)
     cluster = FlowCluster(stack, "Cluster", vpc=network.vpc)
@@ -35,4 +43,5 @@ def whole_library(scope: Construct, stack_id: str = "Whole", **layer_settings: A
     layer.add_work_pool("graviton", capacity=instances.capacity, worker_max_count=2)
     dask.grant_run_clusters(layer.flow_role)
     WorkerHost(stack, "Host", work_pool=layer.work_pool, api=cloud_api(), network=network, log_group=layer.log_group)
+    PrefectServer(stack, "Server", network=FlowNetwork(stack, "PrivateNetwork", mode="nat"), cluster=cluster)
     return stack

@@ -21,8 +21,8 @@ POSTGRES_PORT: Final = 5432
 DEFAULT_DATABASE_NAME: Final = "prefect"
 DEFAULT_DATABASE_TYPE: Final = "t4g.micro"
 _USER: Final = "prefect"
-#: Prefect takes PostgreSQL 14.9 and newer. No minor version, as RDS moves on to those by itself. Source: "How to scale self-hosted
-#: Prefect", Prefect documentation.
+#: Prefect takes PostgreSQL 14.9 and newer. No minor version, as RDS moves on to those by itself. Source: "How to scale
+#: self-hosted Prefect", Prefect documentation.
 _VERSION: Final = rds.PostgresEngineVersion.VER_17
 
 

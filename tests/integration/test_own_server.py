@@ -22,6 +22,7 @@ from embedded import EmbeddedAws, run_cdk
 from embedded.aws import Task
 from embedded.cdk import bootstrap
 from embedded.deployed import bucket_objects, wait_for
+from embedded.emulator import postgres
 from embedded.emulator.cloudformation.database_type import CA_FILE
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -150,6 +151,7 @@ class Deployed:
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Deployed]:
+    assert postgres.is_installed(), "there is no PostgreSQL to start: say make test-slow, which installs one"
     with EmbeddedAws.start() as aws:
         bootstrap(aws)
         out = str(aws.directory / "own.out")

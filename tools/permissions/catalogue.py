@@ -129,6 +129,15 @@ def pull_steps() -> set[str]:
 
 _SECRET_KEY: Final = {"kms:Decrypt": "SSM or Secrets Manager decrypts a secret for it that has a key of your own."}
 _LOG: Final = dict.fromkeys(("logs:CreateLogStream", "logs:PutLogEvents"), "The agent writes the log of a task.")
+_PULL: Final = dict.fromkeys(
+    (
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+    ),
+    "The agent pulls an image from ECR.",
+)
 _LAMBDA_LOG: Final = dict.fromkeys(
     ("logs:CreateLogStream", "logs:PutLogEvents"), "Lambda writes the function's own log."
 )
@@ -223,15 +232,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "ssm:GetParameters": "The agent injects what is in SSM parameters.",
             "secretsmanager:GetSecretValue": "The agent injects what is in Secrets Manager.",
             **_SECRET_KEY,
-            **dict.fromkeys(
-                (
-                    "ecr:BatchCheckLayerAvailability",
-                    "ecr:BatchGetImage",
-                    "ecr:GetAuthorizationToken",
-                    "ecr:GetDownloadUrlForLayer",
-                ),
-                "The agent pulls an image from ECR.",
-            ),
+            **_PULL,
         },
     ),
     "worker": Kind(
@@ -298,6 +299,20 @@ KINDS: Final[Mapping[str, Kind]] = {
     "dask-task": Kind(
         "Role of Dask tasks",
         "Schedulers and workers of Dask have it. It may do nothing until you grant it something.",
+    ),
+    "server-execution": Kind(
+        "Execution role of a Prefect server",
+        "The ECS agent has it while it starts the server.",
+        by_aws={
+            **_PULL,
+            **_LOG,
+            "secretsmanager:GetSecretValue": "The agent injects the credential and the password of the database.",
+            **_SECRET_KEY,
+        },
+    ),
+    "server-task": Kind(
+        "Role of a Prefect server",
+        "The server has it. It may do nothing: the server calls nothing of AWS.",
     ),
     "instances": Kind(
         "Role of instances",

@@ -19,7 +19,16 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import IConstruct
 
-from cdk_prefect_ecs import DaskAccess, FlowCluster, FlowImage, FlowNetwork, FlowVolume, PrefectApi, WorkerHost
+from cdk_prefect_ecs import (
+    DaskAccess,
+    FlowCluster,
+    FlowImage,
+    FlowNetwork,
+    FlowVolume,
+    PrefectApi,
+    PrefectServer,
+    WorkerHost,
+)
 from cdk_prefect_ecs import PrefectExecutionLayer as Layer
 from cdk_prefect_ecs.work_pool import WorkPoolSync
 from tools.permissions.policies import ACCOUNT, REGION, Role, Templates
@@ -68,7 +77,7 @@ def _stack(app: cdk.App, name: str) -> cdk.Stack:
 
 def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]]]:
     """A private API whose credential is a parameter with a key of its own, an image in ECR, volumes, extra secrets, a
-    shell into the worker and a host beside it, Dask, and machines of every kind."""
+    shell into the worker and a host beside it, Dask, machines of every kind, and a server with a key of its own."""
     stack = _stack(app, SERVICE)
     network = FlowNetwork(stack, "Network", mode="nat", max_azs=2)
     key = kms.Key(stack, "Key")
@@ -79,6 +88,8 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
     )
     cluster = FlowCluster(stack, "Cluster", vpc=network.vpc)
     dask = DaskAccess(stack, "Dask", cluster=cluster, network=network)
+    image = FlowImage.from_ecr_repository(ecr.Repository(stack, "Images"), "1.0")
+    server = PrefectServer(stack, "Server", network=network, cluster=cluster, image=image, encryption_key=key)
     files = efs.FileSystem(stack, "Files", vpc=network.vpc, encrypted=True)
     layer = Layer(
         stack,
@@ -87,7 +98,7 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
         api=api,
         network=network,
         cluster=cluster,
-        image=FlowImage.from_ecr_repository(ecr.Repository(stack, "Images"), "1.0"),
+        image=image,
         flow_environment=dask.environment,
         flow_secrets={
             "DB_PASSWORD": ecs.Secret.from_secrets_manager(secretsmanager.Secret(stack, "Db", encryption_key=key)),
@@ -113,6 +124,8 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
         "work-pool-sync": [_sync_role(stack)],
         "dask-execution": [dask.execution_role],
         "dask-task": [dask.task_role],
+        "server-execution": [server.execution_role],
+        "server-task": [server.task_role],
         "instances": [instances.role],
     }
     return dask, made

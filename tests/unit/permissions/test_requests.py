@@ -121,6 +121,12 @@ DENIED: Mapping[str, list[tuple[str, Change]]] = {
     "work-pool-sync": [*CREDENTIAL, *OWN_LOG],
     "dask-execution": OWN_LOG,
     "dask-task": [],
+    "server-execution": [
+        *OWN_LOG,
+        ("secretsmanager:GetSecretValue", {RESOURCE: arn("secretsmanager", "secret:other-AbCdEf")}),
+        ("kms:Decrypt", {RESOURCE: OTHER_KEY}),
+    ],
+    "server-task": [],
     "instances": [
         ("ecs:RegisterContainerInstance", {RESOURCE: OTHER_CLUSTER}),
         ("ecs:SubmitTaskStateChange", {RESOURCE: OTHER_CLUSTER}),

@@ -201,6 +201,13 @@ def test_nobody_gets_in_without_the_credential(own: Deployed) -> None:
     assert own.status("/work_pools/own", own.secret("AuthSecret")) == 200
 
 
+def test_the_ui_asks_the_server_that_it_came_from(own: Deployed) -> None:
+    with urllib.request.urlopen(own.api_url().removesuffix("/api") + "/ui-settings", timeout=30) as answer:  # noqa: S310
+        settings = json.load(answer)
+    assert settings["api_url"] == "/api", "also through a forwarded port, where its private name means nothing"
+    assert settings["auth"] == "BASIC"
+
+
 def test_security_groups_let_in_who_calls_and_nobody_else(own: Deployed) -> None:
     groups = own.aws.client("ec2").describe_security_groups()["SecurityGroups"]
     by_id = {group["GroupId"]: group for group in groups}

@@ -41,7 +41,7 @@ test: lint $(NODE_CHECKS) ## Run checks, unit, policy and integration tests
 	pytest -n 2 --dist loadfile -m "not slow and not image and not checkov" tests/unit tests/policy tests/integration/embedded
 	pytest -n 2 --dist loadfile -m "not slow" --ignore tests/integration/embedded tests/integration
 
-test-slow: $(INSTALLED) ## Run the integration tests that take minutes
+test-slow: $(INSTALLED) $(CHECKS) ## Run the integration tests that take minutes
 	pytest -m "slow and not image" --ignore tests/ui
 
 soak: $(INSTALLED) ## Deploy, run, interrupt and destroy on CYCLES=50 embedded AWSes, one by one: is anything left?

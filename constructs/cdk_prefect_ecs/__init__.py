@@ -4,6 +4,7 @@ from cdk_prefect_ecs.api import ApiSecret, PrefectApi
 from cdk_prefect_ecs.capacity import CapacityKind, CapacityWeight, FlowCapacity, SpotPolicy
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.dask import DaskAccess
+from cdk_prefect_ecs.database import ServerDatabase
 from cdk_prefect_ecs.events import TaskEvents
 from cdk_prefect_ecs.execution_layer import LayerPool, PrefectExecutionLayer
 from cdk_prefect_ecs.image import FlowImage, FlowRepository
@@ -17,6 +18,7 @@ from cdk_prefect_ecs.queues import WorkQueue
 from cdk_prefect_ecs.required_policy import RequiredPolicy
 from cdk_prefect_ecs.role_path import RolePath
 from cdk_prefect_ecs.roles import ExecutionRole, FlowRole, WorkerRole
+from cdk_prefect_ecs.server import PrefectServer
 from cdk_prefect_ecs.storage import FlowStorage
 from cdk_prefect_ecs.volumes import FlowVolume
 from cdk_prefect_ecs.work_pool import WorkPool
@@ -47,8 +49,10 @@ __all__ = [
     "ManagedMachines",
     "PrefectApi",
     "PrefectExecutionLayer",
+    "PrefectServer",
     "RequiredPolicy",
     "RolePath",
+    "ServerDatabase",
     "SpotPolicy",
     "TaskEvents",
     "WorkPool",

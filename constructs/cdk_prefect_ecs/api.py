@@ -18,6 +18,7 @@ from constructs import Construct
 from cdk_prefect_ecs.arguments import checked, checked_fields
 from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.secret_references import check_secret_field
+from cdk_prefect_ecs.security_groups import let_in
 from cdk_prefect_ecs.settings import PREFECT_CLOUD_URL, check_api_url, check_cloud_id, check_parameter_name
 from cdk_prefect_ecs.subnets import select_subnets
 
@@ -135,6 +136,8 @@ class PrefectApi:
     vpc: ec2.IVpc | None = None
     """VPC from which the API can be reached, when it cannot be reached from everywhere."""
     vpc_subnets: ec2.SubnetSelection | None = None
+    server: ec2.IConnectable | None = None
+    """The server behind the API, when it is of this app: whoever calls the API is let in, and nobody else."""
 
     @staticmethod
     @checked
@@ -175,8 +178,10 @@ class PrefectApi:
         auth_string: ApiSecret | None = None,
         vpc: ec2.IVpc | None = None,
         vpc_subnets: ec2.SubnetSelection | None = None,
+        server: ec2.IConnectable | None = None,
     ) -> PrefectApi:
-        """Use a Prefect server of your own.
+        """Use a Prefect server of your own. One that this library makes brings its API along:
+        :attr:`PrefectServer.api <cdk_prefect_ecs.PrefectServer.api>`.
 
         :param url: URL of its API, such as ``https://prefect.example.com/api``.
         :param auth_string: The server's ``PREFECT_SERVER_API_AUTH_STRING`` (``user:password``), as
@@ -186,14 +191,24 @@ class PrefectApi:
             CloudWatch Logs. In a :class:`~cdk_prefect_ecs.FlowNetwork` of the modes ``nat`` and ``endpoints`` they have
             it. Default: the functions reach the API over the internet.
         :param vpc_subnets: Subnets for these functions. Default: the VPC's private subnets.
+        :param server: What answers at the URL, such as a load balancer of this app in ``vpc``: its security groups let
+            in the worker, flow runs and functions at its default port. Default: it lets them in without this app.
         :raises ValueError: Not an http(s) URL that ends in ``/api``; a credential inside the URL; ``vpc_subnets``
-            without ``vpc``, or a selection without private subnets.
+            without ``vpc``, or a selection without private subnets; a ``server`` without ``vpc``, or one that has no
+            default port.
         """
         _check_subnets(vpc, vpc_subnets)
         if not cdk.Token.is_unresolved(url):
             url = url.rstrip("/")
             check_api_url(url)
-        return PrefectApi(url, auth_string, "Basic", vpc, vpc_subnets)
+        if server is not None and vpc is None:
+            raise ValueError("server lets in functions that are in its VPC; pass vpc too, or leave it out")
+        if server is not None and server.connections.default_port is None:
+            raise ValueError(
+                "server has no default port at which callers could be let in; pass what has one, such as a listener or "
+                "ec2.Connections(security_groups=[…], default_port=ec2.Port.tcp(4200))"
+            )
+        return PrefectApi(url, auth_string, "Basic", vpc, vpc_subnets, server)
 
     @staticmethod
     @checked
@@ -267,6 +282,25 @@ class PrefectApi:
         if self.secret is None:
             return iam.Grant.drop(grantee, "the API asks for no credential")
         return self.secret.grant(scope, grantee, to_ecs_agent=to_ecs_agent)
+
+    @checked
+    def let_in(self, scope: Construct, caller: ec2.IConnectable, *, waiting: Construct | None = None) -> None:
+        """Let somebody reach the server of this app that the API is; what this library makes does it by itself.
+
+        :param scope: The construct that calls, or makes what calls.
+        :param caller: Whose security groups are let in.
+        :param waiting: What is not to be deployed before the server answers, and lets the caller in.
+        """
+        if self.server is None:
+            return
+        groups = caller.connections.security_groups
+        for group in groups:
+            # A caller's own stack depends on the server's, so the rule is made there. What callers and server share,
+            # such as the network, was there before the server, whose stack depends on it.
+            let_in(self.server, [group], "Prefect API", by_callers_stack=cdk.Stack.of(group) is cdk.Stack.of(scope))
+        if waiting is not None:
+            servers = [self.server] if isinstance(self.server, Construct) else []
+            waiting.node.add_dependency(*servers, *groups)
 
     def function_reference(self, scope: Construct) -> dict[str, str] | None:
         """How the functions of this library find the credential; None without one."""

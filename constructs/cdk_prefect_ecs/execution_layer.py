@@ -117,7 +117,8 @@ class PrefectExecutionLayer(Construct):
 
     :param work_pool_name: Name of the work pool in Prefect.
     :param api: The Prefect API.
-    :param network: Network of worker and flow runs. Default: a new VPC, see :class:`~cdk_prefect_ecs.FlowNetwork`.
+    :param network: Network of worker and flow runs; of a server of this app, the server's. Default: a new VPC, see
+        :class:`~cdk_prefect_ecs.FlowNetwork`.
     :param cluster: Cluster of worker and flow runs. Default: a new one, see :class:`~cdk_prefect_ecs.FlowCluster`.
     :param storage: Bucket of flow code, results and data. Default: a new one, retained when it leaves the stack.
     :param log_group: Log group of worker and flow runs. Default: a new one that keeps a month and is retained.
@@ -266,6 +267,10 @@ class PrefectExecutionLayer(Construct):
         check_volumes(flow_volumes, image.writable_paths or ())
         if network is not None:
             network.check_reach(api=api, image=image)
+        elif api.server is not None:
+            raise ValueError(
+                f"the Prefect server at {api.url} can be reached from its own VPC only; pass the network of the server"
+            )
         super().__init__(scope, construct_id)
 
         self._api = api

@@ -172,6 +172,8 @@ class Lazarus(Construct):
         self._settings = (spot_attempts, max_reschedules, patience)
         if is_inside(work_pool.network, api):
             add_service_endpoints(work_pool.network, self.function, lazarus_calls(secret_service=api.secret_service))
+        if api.server is not None:
+            api.let_in(self, self.function)
         self.add_work_pool(work_pool)
         self.alarms = [*self._alarms(), *self.task_events.alarms]
 

@@ -12,6 +12,8 @@ from cdk_prefect_ecs.arguments import checked, is_token
 _BANNED_IN_PREFECT_NAMES: Final = "/%&><"
 _MAX_FAMILY_LENGTH: Final = 255
 _HASH_LENGTH: Final = 8
+#: Source: RFC 1035, section 2.3.4.
+_MAX_LABEL_LENGTH: Final = 63
 #: Prefect tags each task with the name of its pool, and a tag's value has no more characters. Source: Tag, Amazon ECS
 #: API Reference.
 _MAX_NAME_LENGTH: Final = 256
@@ -73,6 +75,14 @@ def task_definition_family(*names: str) -> str:
 def block_name(work_pool_name: str) -> str:
     """A valid Prefect block document name (lower-case letters, digits, ``-``) for a work pool's results."""
     return _slug(f"{work_pool_name}-results", (work_pool_name,), r"[^a-z0-9-]+", 100)
+
+
+def private_host_name(*names: str) -> str:
+    """A valid name in a private hosted zone for a Prefect server, made from the names of its stack and itself.
+
+    The zone, all but the first label, is another one for other names: a VPC takes each zone once.
+    """
+    return f"prefect.{_slug('-'.join(names).lower(), names, r'[^a-z0-9-]+', _MAX_LABEL_LENGTH)}.internal"
 
 
 def _slug(raw: str, names: tuple[str, ...], unwanted: str, maximum: int) -> str:

@@ -242,8 +242,14 @@ class FlowNetwork(Construct):
     def check_reach(self, *, api: PrefectApi, image: FlowImage) -> None:
         """Check that tasks in this network can pull their image and reach the Prefect API, as far as can be known.
 
-        :raises ValueError: In the mode ``endpoints``, Prefect Cloud without PrivateLink or an image that is not in ECR.
+        :raises ValueError: A server of this app in another VPC; in the mode ``endpoints``, Prefect Cloud without
+            PrivateLink or an image that is not in ECR.
         """
+        if api.server is not None and not is_inside(self, api):
+            raise ValueError(
+                f"the Prefect server at {api.url} can be reached from its own VPC only, and this network is in "
+                "another; use the network of the server"
+            )
         if self.mode != "endpoints":
             return
         if api.is_cloud and api.vpc is None:

@@ -48,6 +48,23 @@ _MAX_VISIBILITY_SECONDS: Final = 12 * 3600
 #: What S3 and ECR count days with.
 _MAX_DAYS: Final = 2**31 - 1
 _CREDENTIALS: Final = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+#: What a Prefect server is told by its construct. Source: prefect.settings.models.server.
+_SERVER_VARIABLES: Final = (
+    *(f"PREFECT_SERVER_DATABASE_{name}" for name in ("DRIVER", "HOST", "PORT", "NAME", "USER", "PASSWORD")),
+    *(f"PREFECT_SERVER_API_{name}" for name in ("AUTH_STRING", "HOST", "PORT")),
+)
+# A name that resolvers and certificates take: labels of letters, digits and hyphens. Source: RFC 1123, section 2.1.
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
+_MAX_HOST_NAME: Final = 253
+#: PostgreSQL's names without quotes, as RDS takes them. Source: "CreateDBInstance", Amazon RDS API Reference.
+_DATABASE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+#: What gp3 storage of RDS for PostgreSQL has at least and at most. Source: "Amazon RDS DB instance storage", Amazon RDS
+#: User Guide.
+_MIN_DATABASE_GIB: Final = 20
+_MAX_DATABASE_GIB: Final = 65536
+#: Source: "Backup retention period", Amazon RDS User Guide. 0 would turn backups off.
+_MAX_BACKUP_DAYS: Final = 35
 # Source: CreateRole and CreatePolicy, AWS Identity and Access Management API Reference.
 _ROLE_PATH: Final = re.compile(r"/([\x21-\x2e\x30-\x7e]+/)*")
 _MAX_ROLE_PATH: Final = 512
@@ -424,6 +441,76 @@ def check_dask_settings(
         raise ValueError(
             "idle_timeout must be at least 60 seconds, or a scheduler would end while its workers are starting; "
             f"got {idle_seconds:g} seconds"
+        )
+
+
+@checked
+def check_server_settings(
+    cpu: int,
+    memory_mib: int,
+    cpu_architecture: str,
+    port: int,
+    host_name: str | None,
+    environment: Mapping[str, str] | None,
+    database_ca_file: str | None = None,
+) -> None:
+    """Check what a Prefect server is made with.
+
+    :raises ValueError: As :class:`~cdk_prefect_ecs.PrefectServer` documents.
+    """
+    check_fargate_size(cpu, memory_mib)
+    check_cpu_architecture(cpu_architecture)
+    if not 1024 <= port <= 65535:
+        raise ValueError(f"port must be from 1024 to 65535, such as Prefect's own 4200; got {port}")
+    if host_name is not None and (not _HOST_NAME.fullmatch(host_name) or len(host_name) > _MAX_HOST_NAME):
+        raise ValueError(
+            "host_name must be two or more labels of lower-case letters, digits and hyphens, such as "
+            f"prefect.acme.internal; got {host_name!r}"
+        )
+    for name in environment or {}:
+        if name in _SERVER_VARIABLES:
+            raise ValueError(
+                f"environment must not hold {name}, which the server is given by database, auth_string or port: "
+                "pass that instead"
+            )
+    _check_environment(environment)
+    if database_ca_file is not None:
+        check_container_path("database_ca_file", database_ca_file)
+
+
+@checked
+def check_database_settings(
+    database_name: str, storage_gib: int, max_storage_gib: int, backup_days: float, zones: int
+) -> None:
+    """Check what the database of a Prefect server is made with.
+
+    :param zones: Zones that its subnets are in.
+    :raises ValueError: As :class:`~cdk_prefect_ecs.ServerDatabase` documents.
+    """
+    check_database_name(database_name)
+    if not _MIN_DATABASE_GIB <= storage_gib <= max_storage_gib <= _MAX_DATABASE_GIB:
+        raise ValueError(
+            f"a database grows from storage_gib, at least {_MIN_DATABASE_GIB}, up to max_storage_gib, at most "
+            f"{_MAX_DATABASE_GIB}; got {storage_gib} and {max_storage_gib}"
+        )
+    if not 1 <= backup_days <= _MAX_BACKUP_DAYS or backup_days % 1:
+        raise ValueError(f"backup_retention must be whole days from 1 to {_MAX_BACKUP_DAYS}; got {backup_days:g} days")
+    if zones < 2:
+        raise ValueError(
+            f"RDS takes subnets in at least two zones, also for a database in one; the network has {zones}"
+        )
+
+
+@checked
+def check_database_name(database_name: str) -> None:
+    """Check the name of a database.
+
+    :raises ValueError: Not one that PostgreSQL takes without quotes.
+    """
+    if not _DATABASE_NAME.fullmatch(database_name):
+        raise ValueError(
+            "database_name must begin with a letter and have up to 63 letters, digits and _, such as prefect; "
+            f"got {database_name!r}"
         )
 
 

@@ -270,6 +270,9 @@ class WorkPool(Construct):
         if is_inside(network, api):
             add_service_endpoints(network, sync.function, secret_calls(api.secret_service))
             self.resource.node.add_dependency(network.connectivity)
+        if api.server is not None:
+            for caller in (sync.function, network):
+                api.let_in(self, caller, waiting=self.resource)
 
     @checked
     def grant_run(self, worker_role: iam.IGrantable) -> iam.Grant:

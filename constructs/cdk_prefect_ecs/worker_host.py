@@ -234,6 +234,7 @@ class WorkerHost(Construct):
         self._wait_for_worker_at_every_start()
         # A wrong key or URL fails at the pool, in seconds. A host needs its permissions and a way out to start.
         self.group.node.add_dependency(work_pool.resource, self.role, network.connectivity)
+        api.let_in(self, self.security_group, waiting=self.group)
 
     def _grant(
         self, grantee: iam.IGrantable, api: PrefectApi, log_group: logs.ILogGroup, code: s3_assets.Asset

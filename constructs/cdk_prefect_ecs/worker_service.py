@@ -207,6 +207,7 @@ class WorkerService(Construct):
         # Without its execution role's permissions a worker cannot start, and the circuit breaker would count that.
         # Nor without a way to its image.
         self.service.node.add_dependency(work_pool.resource, execution_role, network.connectivity)
+        api.let_in(self, self.security_group, waiting=self.service)
 
     def _command(self, api: PrefectApi, pool: str) -> list[str]:
         command = ["prefect", "worker", "start", "--type", "ecs", "--pool", pool, "--with-healthcheck"]

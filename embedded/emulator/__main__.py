@@ -48,7 +48,8 @@ def main() -> int:
         return 1
     directory, mark = Path(os.environ["EMBEDDED_DIRECTORY"]), os.environ[MARK]
 
-    from embedded.emulator import authorization, cloudformation, ecs_api, interfaces, mends, web_identity
+    from embedded.emulator import authorization, cloudformation, ecs_api, interfaces, mends, private_names, web_identity
+    from embedded.emulator.cloudformation.database_type import DatabaseType
     from embedded.emulator.control import Control
     from embedded.emulator.engine import Engine
     from embedded.emulator.inner import app
@@ -57,6 +58,8 @@ def main() -> int:
     from embedded.emulator.recording import recorded
     from embedded.emulator.services import ServiceScheduler
 
+    hosts = directory / "emulator" / "hosts"
+    os.environ.update(private_names.environment(hosts))  # Lambda functions, and tasks that are processes, inherit it
     endpoint = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"
     ours = [directory / "tasks", directory / "emulator"]
     if os.environ.get("EMBEDDED_EPHEMERAL"):
@@ -66,12 +69,15 @@ def main() -> int:
     engine = Engine(directory / "tasks", endpoint, runtime_for(os.environ["EMBEDDED_RUNTIME"], mark, reaper))
     scheduler = ServiceScheduler(engine)
     issuers = web_identity.Issuers()
+    engine.on_change(private_names.PrivateNames(hosts).task_changed)
+    databases = DatabaseType(directory, reaper)
     if app.AUTH:
         authorization.install()
     mends.install()
     interfaces.install()
     ecs_api.install(engine, scheduler)
     cloudformation.install(scheduler)
+    databases.install()
     metrics = Metrics(engine)
     metrics.install()
     web_identity.install(issuers)
@@ -80,6 +86,7 @@ def main() -> int:
         application = recorded(application, Path(file))
     asyncio.run(serve(application))
     engine.shut_down()
+    databases.shut_down()
     shutil.rmtree(directory / "emulator", ignore_errors=True)
     # The reaper does the rest when this process is gone: Lambda workers, children that slipped away. Not by way of
     # sys.exit, which would wait for threads that wait for them.

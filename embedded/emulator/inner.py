@@ -23,8 +23,10 @@ from ministack.services import eventbridge as _eventbridge
 from ministack.services import iam as _iam
 from ministack.services import kms as _kms
 from ministack.services import lambda_svc as _lambda_svc
+from ministack.services import rds as _rds
 from ministack.services import s3 as _s3
 from ministack.services import secretsmanager as _secretsmanager
+from ministack.services import servicediscovery as _servicediscovery
 from ministack.services import sqs as _sqs
 from ministack.services import ssm as _ssm
 from ministack.services import sts as _sts
@@ -48,9 +50,11 @@ eventbridge: Any = _eventbridge
 iam: Any = _iam
 kms: Any = _kms
 lambda_svc: Any = _lambda_svc
+rds: Any = _rds
 s3: Any = _s3
 secretsmanager: Any = _secretsmanager
 sqs: Any = _sqs
+servicediscovery: Any = _servicediscovery
 ssm: Any = _ssm
 sts: Any = _sts
 provisioners: Any = _provisioners

@@ -26,6 +26,9 @@ _LISTENERS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     ("dask", "worker"): ("--host", "{address}", "--dashboard-address", "{address}:0"),
 }
 
+#: Variables by which a program is told where to listen: the same for those.
+_LISTENING_VARIABLES: Final = ("PREFECT_SERVER_API_HOST",)
+
 _eni_fields_xml = ec2._eni_fields_xml
 
 
@@ -89,6 +92,14 @@ def listening_on(command: Sequence[str], address: str | None) -> list[str]:
     if address is None or "--host" in command:
         return list(command)
     return [*command, *(option.format(address=address) for option in options)]
+
+
+def bound_to(environment: Mapping[str, str], address: str | None) -> dict[str, str]:
+    """The environment of a container, with this address alone where it says every interface."""
+    return {
+        name: address if address and name in _LISTENING_VARIABLES and value == "0.0.0.0" else value  # noqa: S104
+        for name, value in environment.items()
+    }
 
 
 def free_address() -> str:

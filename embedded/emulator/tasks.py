@@ -204,8 +204,11 @@ class TaskRun:
                 arn=str(record["containerArn"]),
                 definition=definition,
                 override=override,
-                environment=containers.environment(
-                    definition, override, base={**runtime.environment(home), **fargate, **own}, secrets=secrets
+                environment=interfaces.bound_to(
+                    containers.environment(
+                        definition, override, base={**runtime.environment(home), **fargate, **own}, secrets=secrets
+                    ),
+                    interfaces.address_of(self.record),
                 ),
                 home=home,
                 cpu=int(self.record["cpu"]),

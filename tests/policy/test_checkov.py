@@ -15,6 +15,7 @@ import pytest
 from policy_helpers import CONTEXT, EVERY_STACK, synthesised
 from test_capacity_template import synthesised as capacity_template
 from test_network_policy import Networks, networks  # noqa: F401 - a fixture
+from test_server_policy import synthesised_server
 from test_worker_host_policy import out  # noqa: F401 - a fixture
 
 from stacks.config import OWN_KEY, GitHubConfig, MonitoringConfig
@@ -89,11 +90,31 @@ SKIPPED = (
         f"{_SYNC}|{_OF_THE_CDK}|{_LAZARUS}",
         "It calls AWS and, but for a private API, the internet; a VPC would add a NAT gateway and no protection.",
     ),
+    Skip(
+        "CKV_AWS_118",
+        r"ServerDatabaseInstance\w+",
+        "CloudWatch has CPU, memory and storage by the minute; more is turned on at ServerDatabase.instance.",
+    ),
     Skip("CKV_AWS_149", r"Password\w+", "A secret that the test makes for its own flow runs, not one of the library."),
+    Skip(
+        "CKV_AWS_149",
+        r"ServerAuthString\w+|ServerDatabaseSecret\w+",
+        "Encrypted by Secrets Manager with a key of AWS; encryption_key of PrefectServer has one of the account.",
+    ),
+    Skip(
+        "CKV_AWS_157",
+        r"ServerDatabaseInstance\w+",
+        "One zone by default, as the server is in one at a time; ServerDatabase(multi_az=True) has two.",
+    ),
     Skip(
         "CKV_AWS_158",
         r"(\w*LogGroup|Logs)\w+",
         "Encrypted by CloudWatch Logs with a key of its own; EnvironmentConfig.encryption_key has one of the account.",
+    ),
+    Skip(
+        "CKV_AWS_161",
+        r"ServerDatabaseInstance\w+",
+        "A Prefect server logs in with a password: it makes no tokens of IAM, which are valid for 15 minutes.",
     ),
     Skip(
         "CKV_AWS_173",
@@ -115,12 +136,13 @@ def failed(
         (templates / f"{name}-{stack}.json").write_text(synthesised(name).template_path(stack).read_text())
     for file in [*networks.out.glob("*.template.json"), *out.glob("*.template.json")]:
         (templates / file.name).write_text(file.read_text())
+    (templates / "server.json").write_text((synthesised_server() / "Serving.template.json").read_text())
     (templates / "capacity.json").write_text(capacity_template())
     for stack, text in strict_templates(tmp_path_factory.mktemp("strict")):
         (templates / f"{STRICT}-{stack}.json").write_text(text)
     for shape in SHAPES:
         (templates / f"plain-{shape.name}.json").write_text(json.dumps(render(shape)[0]))
-    assert len(list(templates.iterdir())) == len(EVERY_STACK) + 3 + 1 + 1 + 3 + len(SHAPES)
+    assert len(list(templates.iterdir())) == len(EVERY_STACK) + 3 + 1 + 1 + 1 + 3 + len(SHAPES)
     return frozenset(run_checkov(templates))
 
 

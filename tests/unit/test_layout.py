@@ -170,7 +170,10 @@ def test_grants_and_imports_are_as_in_the_cdk(name: str) -> None:
         (
             "connections",
             ec2.IConnectable,
-            {"DaskAccess", "FlowNetwork", "PrefectExecutionLayer", "WorkerHost", "WorkerService"},
+            {
+                *("DaskAccess", "FlowNetwork", "PrefectExecutionLayer", "PrefectServer"),
+                *("ServerDatabase", "WorkerHost", "WorkerService"),
+            },
         ),
         (
             "grant_principal",

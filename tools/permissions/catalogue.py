@@ -137,6 +137,15 @@ def deployer_calls() -> set[SourceCall]:
 
 _SECRET_KEY: Final = {"kms:Decrypt": "SSM or Secrets Manager decrypts a secret for it that has a key of your own."}
 _LOG: Final = dict.fromkeys(("logs:CreateLogStream", "logs:PutLogEvents"), "The agent writes the log of a task.")
+_PULL: Final = dict.fromkeys(
+    (
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+    ),
+    "The agent pulls an image from ECR.",
+)
 _LAMBDA_LOG: Final = dict.fromkeys(
     ("logs:CreateLogStream", "logs:PutLogEvents"), "Lambda writes the function's own log."
 )
@@ -231,15 +240,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "ssm:GetParameters": "The agent injects what is in SSM parameters.",
             "secretsmanager:GetSecretValue": "The agent injects what is in Secrets Manager.",
             **_SECRET_KEY,
-            **dict.fromkeys(
-                (
-                    "ecr:BatchCheckLayerAvailability",
-                    "ecr:BatchGetImage",
-                    "ecr:GetAuthorizationToken",
-                    "ecr:GetDownloadUrlForLayer",
-                ),
-                "The agent pulls an image from ECR.",
-            ),
+            **_PULL,
         },
     ),
     "worker": Kind(
@@ -322,6 +323,20 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Diff role",
         "Jobs of pull requests have it: `cdk diff --method=template`. It is a deploy role with `read_only`.",
         by_aws={"sts:AssumeRole": "The CDK CLI takes the role of `cdk bootstrap` that may look things up."},
+    ),
+    "server-execution": Kind(
+        "Execution role of a Prefect server",
+        "The ECS agent has it while it starts the server.",
+        by_aws={
+            **_PULL,
+            **_LOG,
+            "secretsmanager:GetSecretValue": "The agent injects the credential and the password of the database.",
+            **_SECRET_KEY,
+        },
+    ),
+    "server-task": Kind(
+        "Role of a Prefect server",
+        "The server has it. It may do nothing: the server calls nothing of AWS.",
     ),
     "instances": Kind(
         "Role of instances",

@@ -28,6 +28,7 @@ from cdk_prefect_ecs import (
     FlowVolume,
     JobTrust,
     PrefectApi,
+    PrefectServer,
     WorkerHost,
 )
 from cdk_prefect_ecs import PrefectExecutionLayer as Layer
@@ -78,7 +79,8 @@ def _stack(app: cdk.App, name: str) -> cdk.Stack:
 
 def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]]]:
     """A private API whose credential is a parameter with a key of its own, an image in ECR, volumes, extra secrets, a
-    shell into the worker and a host beside it, Dask, machines of every kind, and deployments from CI."""
+    shell into the worker and a host beside it, Dask, machines of every kind, a server with a key of its own, and
+    deployments from CI."""
     stack = _stack(app, SERVICE)
     network = FlowNetwork(stack, "Network", mode="nat", max_azs=2)
     key = kms.Key(stack, "Key")
@@ -89,6 +91,8 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
     )
     cluster = FlowCluster(stack, "Cluster", vpc=network.vpc)
     dask = DaskAccess(stack, "Dask", cluster=cluster, network=network)
+    image = FlowImage.from_ecr_repository(ecr.Repository(stack, "Images"), "1.0")
+    server = PrefectServer(stack, "Server", network=network, cluster=cluster, image=image, encryption_key=key)
     files = efs.FileSystem(stack, "Files", vpc=network.vpc, encrypted=True)
     layer = Layer(
         stack,
@@ -97,7 +101,7 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
         api=api,
         network=network,
         cluster=cluster,
-        image=FlowImage.from_ecr_repository(ecr.Repository(stack, "Images"), "1.0"),
+        image=image,
         flow_environment=dask.environment,
         flow_secrets={
             "DB_PASSWORD": ecs.Secret.from_secrets_manager(secretsmanager.Secret(stack, "Db", encryption_key=key)),
@@ -134,6 +138,8 @@ def _service_stack(app: cdk.App) -> tuple[DaskAccess, dict[str, list[IConstruct]
         "dask-task": [dask.task_role],
         "deploy": [deploy.role],
         "diff": [diff.role],
+        "server-execution": [server.execution_role],
+        "server-task": [server.task_role],
         "instances": [instances.role],
     }
     return dask, made

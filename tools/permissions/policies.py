@@ -34,6 +34,7 @@ _ARNS: Final = {
     "AWS::Logs::LogGroup": ("logs", "log-group"),
     "AWS::S3::Bucket": ("s3", "bucket"),
     "AWS::SecretsManager::Secret": ("secretsmanager", "Secret"),
+    "AWS::ServiceDiscovery::Service": ("servicediscovery", "service"),
     "AWS::SNS::Topic": ("sns", "topic"),
     "AWS::SQS::Queue": ("sqs", "queue"),
 }

@@ -32,6 +32,8 @@ from cdk_prefect_ecs import (
     Lazarus,
     PrefectApi,
     PrefectExecutionLayer,
+    PrefectServer,
+    ServerDatabase,
     SpotPolicy,
     WorkerService,
     WorkPool,
@@ -164,6 +166,16 @@ class World:
     @cached_property
     def topic(self) -> sns.ITopic:
         return sns.Topic.from_topic_arn(self.stack, "Topic", "arn:aws:sns:us-east-1:123456789012:on-call")
+
+    @cached_property
+    def database(self) -> ServerDatabase:
+        return ServerDatabase(self.stack, "ReadyDatabase", network=self.network)
+
+    @cached_property
+    def prefect_server(self) -> PrefectServer:
+        return PrefectServer(
+            self.stack, "ReadyServer", network=self.network, database=self.database, cluster=self.cluster
+        )
 
     @cached_property
     def plain_cluster(self) -> FlowCluster:

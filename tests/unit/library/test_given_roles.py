@@ -24,13 +24,14 @@ from cdk_prefect_ecs import (
     FlowNetwork,
     FlowVolume,
     PrefectExecutionLayer,
+    PrefectServer,
     RequiredPolicy,
     WorkerHost,
 )
 
 ROLES = (
     *("execution", "worker", "flow", "lazarus", "sync", "pool_worker", "host", "dask", "flow_log"),
-    *("instances", "infrastructure"),
+    *("instances", "infrastructure", "server"),
 )
 #: Where they are made when they are not given.
 OWN = {
@@ -42,6 +43,7 @@ OWN = {
     "pool_worker": "PrefectPoolmoreWorkerRole",
     "host": "HostRole",
     "dask": "DaskExecutionRole",
+    "server": "ServerExecutionRole",
     "flow_log": "NetworkVpcFlowLogIAMRole",
     "instances": "PrefectClusterMachinesRole",
     "infrastructure": "PrefectClusterManagedOnDemandProviderOnDemandProviderRole",
@@ -55,7 +57,8 @@ def arn(name: str) -> str:
 
 
 def build(*, given: bool, mutable: bool = False, with_key: bool = False) -> cdk.Stack:
-    """Everything that may be granted anything: ECR, secrets, EFS, ECS Exec, a key, hosts, Dask, flow logs, machines."""
+    """Everything that may be granted anything: ECR, secrets, EFS, ECS Exec, a key, hosts, Dask, flow logs, machines, a
+    server."""
     stack = new_stack(env=cdk.Environment(account="123456789012", region="us-east-1"))
     roles: dict[str, Any] = dict.fromkeys(ROLES)
     if given:
@@ -97,6 +100,14 @@ def build(*, given: bool, mutable: bool = False, with_key: bool = False) -> cdk.
         role=roles["host"],
     )
     DaskAccess(stack, "Dask", cluster=layer.cluster, network=network, image=image, execution_role=roles["dask"])
+    PrefectServer(
+        stack,
+        "Server",
+        network=FlowNetwork(stack, "Private", mode="nat"),
+        image=image,
+        execution_role=roles["server"],
+        encryption_key=key,
+    )
     layer.cluster.add_auto_scaling_capacity(
         "Machines", network=network, instance_types=[ec2.InstanceType("m7g.large")], spot=True, role=roles["instances"]
     )
@@ -139,8 +150,8 @@ def test_what_is_written_down_is_what_a_role_of_our_own_is_granted(with_key: boo
 def test_nothing_is_added_to_immutable_roles() -> None:
     template = Template.from_stack(build(given=True))
     made = {key.rstrip("0123456789ABCDEF") for key in template.find_resources("AWS::IAM::Role")}
-    # Of the CDK's own custom resource, and the one that Dask's tasks have without any permission.
-    assert made == {"CustomVpcRestrictDefaultSGCustomResourceProviderRole", "DaskTaskRole"}
+    # Of the CDK's own custom resource, and those that Dask's tasks and a server have without any permission.
+    assert made == {"CustomVpcRestrictDefaultSGCustomResourceProviderRole", "DaskTaskRole", "ServerTaskRole"}
     template.resource_count_is("AWS::IAM::Policy", 0)
 
 
@@ -161,7 +172,9 @@ def test_mutable_roles_get_what_is_written_down() -> None:
 def test_the_roles_are_those_that_are_used() -> None:
     template = Template.from_stack(build(given=True))
     definitions = [each["Properties"] for each in template.find_resources("AWS::ECS::TaskDefinition").values()]
-    assert {definition["ExecutionRoleArn"] for definition in definitions} == {arn("execution"), arn("dask")}
+    assert {definition["ExecutionRoleArn"] for definition in definitions} == {
+        arn(name) for name in ("execution", "dask", "server")
+    }
     assert {definition["TaskRoleArn"] for definition in definitions if isinstance(definition["TaskRoleArn"], str)} == {
         arn("worker"),
         arn("pool_worker"),

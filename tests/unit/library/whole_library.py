@@ -16,12 +16,13 @@ from cdk_prefect_ecs import (
     FlowStorage,
     JobTrust,
     PrefectExecutionLayer,
+    PrefectServer,
     WorkerHost,
 )
 
 
 def whole_library(scope: Construct, stack_id: str = "Whole", **layer_settings: Any) -> cdk.Stack:
-    """Every kind of machine, Dask, a worker host, flow logs, and the CDK's own custom resources."""
+    """Every kind of machine, Dask, a worker host, a server, flow logs, and the CDK's own custom resources."""
     stack = cdk.Stack(scope, stack_id)
     network = FlowNetwork(stack, "Network", flow_log_retention=logs.RetentionDays.ONE_MONTH)
     cluster = FlowCluster(stack, "Cluster", vpc=network.vpc)
@@ -53,4 +54,5 @@ def whole_library(scope: Construct, stack_id: str = "Whole", **layer_settings: A
         provider=deploy.provider,
         read_only=True,
     )
+    PrefectServer(stack, "Server", network=FlowNetwork(stack, "PrivateNetwork", mode="nat"), cluster=cluster)
     return stack

@@ -227,6 +227,16 @@ _REQUESTS: Mapping[str, Callable[[], Sequence[Request]]] = {
     "dask-task": list,
     "deploy": of_deployments,
     "diff": lambda: taking("lookup"),
+    "server-execution": lambda: [
+        *writing("ServerLogGroup", f"server/server/{TASK}"),
+        *(
+            Request("secretsmanager:GetSecretValue", made(name, "AWS::SecretsManager::Secret"))
+            for name in ("ServerAuthString", "ServerDatabaseSecret")
+        ),
+        decrypting("secretsmanager"),
+        *by_aws("server-execution", "ecr:", lambda _: made("Images", "AWS::ECR::Repository")),
+    ],
+    "server-task": list,
     "instances": of_instances,
 }
 

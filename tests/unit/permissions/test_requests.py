@@ -148,6 +148,12 @@ DENIED: Mapping[str, list[tuple[str, Change]]] = {
             for name in ("deploy", "cfn-exec", "file-publishing", "image-publishing")
         ),
     ],
+    "server-execution": [
+        *OWN_LOG,
+        ("secretsmanager:GetSecretValue", {RESOURCE: arn("secretsmanager", "secret:other-AbCdEf")}),
+        ("kms:Decrypt", {RESOURCE: OTHER_KEY}),
+    ],
+    "server-task": [],
     "instances": [
         ("ecs:RegisterContainerInstance", {RESOURCE: OTHER_CLUSTER}),
         ("ecs:SubmitTaskStateChange", {RESOURCE: OTHER_CLUSTER}),

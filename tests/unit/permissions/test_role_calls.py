@@ -132,4 +132,4 @@ def test_every_module_that_makes_a_role_is_in_the_example() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ROLES
     }
-    assert made == {"dask", "execution_layer", "function", "machines", "pipeline", "worker_host"}
+    assert made == {"dask", "execution_layer", "function", "machines", "pipeline", "server", "worker_host"}

@@ -8,7 +8,15 @@ import pytest
 from aws_cdk.assertions import Template
 from stack_helpers import CONTEXT, ROOT, new_stage
 
-from cdk_prefect_ecs import FlowCluster, FlowNetwork, FlowStorage, PrefectApi, PrefectExecutionLayer
+from cdk_prefect_ecs import (
+    FlowCluster,
+    FlowNetwork,
+    FlowStorage,
+    PrefectApi,
+    PrefectExecutionLayer,
+    PrefectServer,
+    ServerDatabase,
+)
 from stacks.config import GitHubConfig
 from stacks.environments import ENVIRONMENTS, environment
 
@@ -70,3 +78,17 @@ def test_of_constructs_by_themselves() -> None:
     found = stateful(stack)
     assert len(found) == 4
     assert set(found) <= set(documented()[1]), CHANGED
+
+
+def test_of_a_server_and_of_a_database() -> None:
+    stack = a_stack()
+    network = FlowNetwork(stack, "Network", mode="nat", max_azs=2)
+    ServerDatabase(stack, "Database", network=network)
+    PrefectServer(stack, "Server", network=network, cluster=FlowCluster(stack, "Cluster", vpc=network.vpc))
+    # A subnet group holds nothing.
+    found = [
+        name for name in stateful(stack) if "SubnetGroup" not in name and not name.startswith(("Network", "Cluster"))
+    ]
+    assert len(found) == 5
+    said = set(re.findall(r"`(\w+)`", PAGE.read_text()))
+    assert set(found) <= said, CHANGED

@@ -57,8 +57,8 @@ def test_defaults(template: Template) -> None:
     assert subnets == ["subnet-private-1", "subnet-private-2"]
 
 
-def test_instance_and_password_are_kept(template: Template) -> None:
-    for name in ("DatabaseInstance", "DatabaseSecret"):
+def test_the_instance_is_kept_with_what_it_needs(template: Template) -> None:
+    for name in ("DatabaseInstance", "DatabaseInstanceSubnetGroup", "DatabaseSecret", "DatabaseSecurityGroup"):
         kept = resource(template, name)
         assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("Retain", "Retain")
 

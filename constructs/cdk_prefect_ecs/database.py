@@ -164,10 +164,13 @@ class ServerDatabase(Construct):
         :param database_name: Name of the database, which has to be there. Default: prefect.
         :param security_group: Its security group, which is to let in the server. Default: it lets the server in without
             this app.
-        :raises ValueError: A name that PostgreSQL does not take without quotes, or a port that cannot be.
+        :raises ValueError: A host that is a URL, a name that PostgreSQL does not take without quotes, or a port that
+            cannot be.
         """
         if not cdk.Token.is_unresolved(database_name):
             check_database_name(database_name)
+        if not host or any(character.isspace() or character in "/@:" for character in host):
+            raise ValueError(f"host must be a name or an address by itself, such as db.acme.internal; got {host!r}")
         if not 1 <= port <= 65535:
             raise ValueError(f"port must be from 1 to 65535; got {port}")
         return _ExistingDatabase(

@@ -18,7 +18,7 @@ from constructs import Construct
 from cdk_prefect_ecs.arguments import checked, checked_fields
 from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.secret_references import check_secret_field
-from cdk_prefect_ecs.security_groups import let_in
+from cdk_prefect_ecs.security_groups import open_port
 from cdk_prefect_ecs.settings import PREFECT_CLOUD_URL, check_api_url, check_cloud_id, check_parameter_name
 from cdk_prefect_ecs.subnets import select_subnets
 
@@ -297,7 +297,7 @@ class PrefectApi:
         for group in groups:
             # A caller's own stack depends on the server's, so the rule is made there. What callers and server share,
             # such as the network, was there before the server, whose stack depends on it.
-            let_in(self.server, [group], "Prefect API", by_callers_stack=cdk.Stack.of(group) is cdk.Stack.of(scope))
+            open_port(self.server, [group], "Prefect API", by_callers_stack=cdk.Stack.of(group) is cdk.Stack.of(scope))
         if waiting is not None:
             servers = [self.server] if isinstance(self.server, Construct) else []
             waiting.node.add_dependency(*servers, *groups)

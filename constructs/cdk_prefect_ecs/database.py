@@ -50,8 +50,8 @@ class ServerDatabase(Construct):
     :param encryption_key: Key of storage, backups and secret ($1 a month, and calls). Default: keys of AWS, free.
         Another key replaces the instance.
     :param deletion_protection: Whether RDS refuses to delete the instance, whoever asks. Default: True.
-    :param removal_policy: What becomes of instance and secret when they leave the stack. Default: they are retained.
-        SNAPSHOT keeps a last snapshot of the instance.
+    :param removal_policy: What becomes of instance, secret and security group when they leave the stack. Default: they
+        are retained. SNAPSHOT keeps a last snapshot of the instance.
     :raises ValueError: A name that PostgreSQL does not take, storage below 20 GiB or above its maximum, a retention
         that is not 1 to 35 whole days, subnets in one zone, or a ``removal_policy`` that deletes what
         ``deletion_protection`` keeps.
@@ -112,7 +112,9 @@ class ServerDatabase(Construct):
         self._connections = _connections(security_group)
         self.secret = rds.DatabaseSecret(self, "Secret", username=_USER, encryption_key=encryption_key)
         keeps = removal_policy not in (cdk.RemovalPolicy.DESTROY, cdk.RemovalPolicy.SNAPSHOT)
-        self.secret.apply_removal_policy(cdk.RemovalPolicy.RETAIN if keeps else cdk.RemovalPolicy.DESTROY)
+        # What the instance is kept with: its password, and the group that it is in, which could not be deleted.
+        for resource in (self.secret, security_group):
+            resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN if keeps else cdk.RemovalPolicy.DESTROY)
         self.instance = rds.DatabaseInstance(
             self,
             "Instance",
@@ -162,10 +164,13 @@ class ServerDatabase(Construct):
         :param database_name: Name of the database, which has to be there. Default: prefect.
         :param security_group: Its security group, which is to let in the server. Default: it lets the server in without
             this app.
-        :raises ValueError: A name that PostgreSQL does not take without quotes, or a port that cannot be.
+        :raises ValueError: A host that is a URL, a name that PostgreSQL does not take without quotes, or a port that
+            cannot be.
         """
         if not cdk.Token.is_unresolved(database_name):
             check_database_name(database_name)
+        if not host or any(character.isspace() or character in "/@:" for character in host):
+            raise ValueError(f"host must be a name or an address by itself, such as db.acme.internal; got {host!r}")
         if not 1 <= port <= 65535:
             raise ValueError(f"port must be from 1 to 65535; got {port}")
         return _ExistingDatabase(

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from aws_cdk import aws_ec2 as ec2
 
 
-def let_in(
+def open_port(
     target: ec2.IConnectable, callers: Iterable[ec2.ISecurityGroup], description: str, *, by_callers_stack: bool
 ) -> None:
-    """Let callers reach a target at its default port.
+    """Open the default port of a target to callers.
 
     ``target.connections.allow_default_port_from`` makes the rule in the target's stack, which then depends on the
     callers'; from their side it would warn of every caller that may reach everything as it is.

@@ -28,7 +28,7 @@ from cdk_prefect_ecs.network_reach import secret_calls, task_calls
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import as_it_is, grantees
 from cdk_prefect_ecs.roles import ecs_tasks, grant_start_tasks
-from cdk_prefect_ecs.security_groups import let_in
+from cdk_prefect_ecs.security_groups import open_port
 from cdk_prefect_ecs.settings import check_server_settings
 
 #: Where a Prefect server listens. Source: "Settings reference", Prefect documentation.
@@ -258,7 +258,7 @@ class PrefectServer(Construct):
             registry_secret=image.credentials is not None,
         )
         add_service_endpoints(network, self.security_group, [*calls, *secret_calls("secretsmanager")])
-        let_in(self.database, [self.security_group], "Prefect server", by_callers_stack=True)
+        open_port(self.database, [self.security_group], "Prefect server", by_callers_stack=True)
         self.service.node.add_dependency(self.execution_role, network.connectivity, self.database, self.security_group)
 
     @property

@@ -312,6 +312,12 @@ MAKERS = [
         deletion_protection=False,
         removal_policy=Of("destroy"),
     ),
+    Maker(
+        "ServerDatabase.from_existing",
+        lambda world, **given: ServerDatabase.from_existing(world.stack, "Made", **given),
+        {"host": "db.acme.internal", "secret": Of("secret")},
+        {"port": 5432, "database_name": "prefect", "security_group": Of("imported_group")},
+    ),
     construct(
         PrefectServer,
         {"network": Of("network")},
@@ -371,6 +377,7 @@ MAKERS = [
         auth_string=Of("api_key"),
         vpc=Of("vpc"),
         vpc_subnets=Of("select_nothing"),
+        server=Of("prefect_server"),
     ),
     factory(PrefectApi, "ssm_secure_string", {"parameter_name": "/prefect/api-key"}, encryption_key=Of("key")),
     factory(PrefectApi, "secrets_manager", {"secret": Of("secret")}, field="password"),

@@ -4,8 +4,10 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_elasticloadbalancingv2 as elbv2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -458,6 +460,36 @@ def test_a_server_that_somebody_else_made_lets_in_too() -> None:
     rules = let_in(Template.from_stack(stack))
     assert {(target, port) for _, target, port in rules} == {("<LoadBalancer.GroupId>", 443)}
     assert len(rules) == 4
+
+
+def test_https_by_a_load_balancer_as_the_page_has_it() -> None:
+    stack = new_stack()
+    network = FlowNetwork(stack, "Network", mode="nat", max_azs=2)
+    made = server(stack, network=network)
+    certificate = acm.Certificate.from_certificate_arn(
+        stack, "Certificate", "arn:aws:acm:us-east-1:123456789012:certificate/01234567-89ab-cdef-0123-456789abcdef"
+    )
+    balancer = elbv2.ApplicationLoadBalancer(stack, "Balancer", vpc=network.vpc, internet_facing=False)
+    listener = balancer.add_listener("Https", port=443, certificates=[certificate], open=False)
+    listener.add_targets(
+        "Prefect",
+        port=4200,
+        protocol=elbv2.ApplicationProtocol.HTTP,
+        targets=[made.service],
+        health_check=elbv2.HealthCheck(path="/api/health"),
+    )
+    api = PrefectApi.self_hosted(
+        "https://prefect.acme.com/api", auth_string=made.api.secret, vpc=network.vpc, server=listener
+    )
+    layer = PrefectExecutionLayer(stack, "Prefect", work_pool_name="etl", api=api, network=network)
+    layer.work_pool.resource.node.add_dependency(made.service)
+    template = Template.from_stack(stack)
+    rules = let_in(template)
+    assert ("<BalancerSecurityGroup.GroupId>", "<ServerSecurityGroup.GroupId>", 4200) in rules
+    assert len([who for who, target, port in rules if (target, port) == ("<BalancerSecurityGroup.GroupId>", 443)]) == 4
+    assert len([who for who, target, _ in rules if target == "<ServerSecurityGroup.GroupId>"]) == 1
+    waits = {name.rstrip("0123456789ABCDEF") for name in resource(template, "PrefectWorkPool")["DependsOn"]}
+    assert {"ServerService", "BalancerHttps"} <= waits
 
 
 def test_what_cannot_let_in_is_refused() -> None:

@@ -57,8 +57,8 @@ def test_defaults(template: Template) -> None:
     assert subnets == ["subnet-private-1", "subnet-private-2"]
 
 
-def test_instance_and_password_are_kept(template: Template) -> None:
-    for name in ("DatabaseInstance", "DatabaseSecret"):
+def test_the_instance_is_kept_with_what_it_needs(template: Template) -> None:
+    for name in ("DatabaseInstance", "DatabaseInstanceSubnetGroup", "DatabaseSecret", "DatabaseSecurityGroup"):
         kept = resource(template, name)
         assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("Retain", "Retain")
 
@@ -166,13 +166,20 @@ def test_an_existing_database_that_is_known_at_deploy() -> None:
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"port": 0}, "port must be from 1 to 65535; got 0"), ({"database_name": "a-b"}, "database_name must begin")],
+    [
+        ({"port": 0}, "port must be from 1 to 65535; got 0"),
+        ({"database_name": "a-b"}, "database_name must begin"),
+        ({"host": ""}, "host must be a name or an address by itself, such as db.acme.internal; got ''"),
+        ({"host": "postgres://db.acme.internal"}, "got 'postgres://db.acme.internal'"),
+    ],
 )
 def test_an_existing_database_that_cannot_be_is_refused(given: dict[str, Any], words: str) -> None:
     stack = new_stack()
     secret = secretsmanager.Secret(stack, "Login")
     assert_refused(
         stack,
-        lambda: ServerDatabase.from_existing(stack, "Database", host="db.acme.internal", secret=secret, **given),
+        lambda: ServerDatabase.from_existing(
+            stack, "Database", **({"host": "db.acme.internal", "secret": secret} | given)
+        ),
         words,
     )

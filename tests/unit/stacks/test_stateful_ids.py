@@ -85,9 +85,11 @@ def test_of_a_server_and_of_a_database() -> None:
     network = FlowNetwork(stack, "Network", mode="nat", max_azs=2)
     ServerDatabase(stack, "Database", network=network)
     PrefectServer(stack, "Server", network=network, cluster=FlowCluster(stack, "Cluster", vpc=network.vpc))
-    # A subnet group holds nothing.
+    # The groups hold nothing.
     found = [
-        name for name in stateful(stack) if "SubnetGroup" not in name and not name.startswith(("Network", "Cluster"))
+        name
+        for name in stateful(stack)
+        if not re.search("SubnetGroup|SecurityGroup", name) and not name.startswith(("Network", "Cluster"))
     ]
     assert len(found) == 5
     said = set(re.findall(r"`(\w+)`", PAGE.read_text()))

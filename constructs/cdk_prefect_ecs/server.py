@@ -193,6 +193,8 @@ class PrefectServer(Construct):
             environment={
                 "PREFECT_SERVER_API_HOST": "0.0.0.0",  # noqa: S104 - the security group lets in who is connected
                 "PREFECT_SERVER_API_PORT": str(port),
+                # Of the page that the UI is: by whatever name, and through whatever port, somebody came to it.
+                "PREFECT_SERVER_UI_API_URL": "/api",
                 "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
                 "PREFECT_SERVER_DATABASE_HOST": self.database.host,
                 "PREFECT_SERVER_DATABASE_PORT": self.database.port,

@@ -23,8 +23,8 @@ from cdk_prefect_ecs.database import ServerDatabase
 from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.names import private_host_name
-from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints
-from cdk_prefect_ecs.network_reach import secret_calls, task_calls
+from cdk_prefect_ecs.network import FlowNetwork, add_service_endpoints, start_calls
+from cdk_prefect_ecs.network_reach import secret_calls
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import as_it_is, grantees
 from cdk_prefect_ecs.roles import ecs_tasks, grant_start_tasks
@@ -193,6 +193,8 @@ class PrefectServer(Construct):
             environment={
                 "PREFECT_SERVER_API_HOST": "0.0.0.0",  # noqa: S104 - the security group lets in who is connected
                 "PREFECT_SERVER_API_PORT": str(port),
+                # Of the page that the UI is: by whatever name, and through whatever port, somebody came to it.
+                "PREFECT_SERVER_UI_API_URL": "/api",
                 "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
                 "PREFECT_SERVER_DATABASE_HOST": self.database.host,
                 "PREFECT_SERVER_DATABASE_PORT": self.database.port,
@@ -252,12 +254,8 @@ class PrefectServer(Construct):
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             enable_ecs_managed_tags=True,
         )
-        calls = task_calls(
-            image_in_ecr=image.repository is not None,
-            secret_service=self.api.secret_service,
-            registry_secret=image.credentials is not None,
-        )
-        add_service_endpoints(network, self.security_group, [*calls, *secret_calls("secretsmanager")])
+        calls = [*start_calls(image, self.api), *secret_calls("secretsmanager")]
+        add_service_endpoints(network, self.security_group, calls)
         open_port(self.database, [self.security_group], "Prefect server", by_callers_stack=True)
         self.service.node.add_dependency(self.execution_role, network.connectivity, self.database, self.security_group)
 

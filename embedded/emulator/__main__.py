@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,14 +60,15 @@ def main() -> int:
     from embedded.emulator.services import ServiceScheduler
 
     hosts = directory / "emulator" / "hosts"
-    os.environ.update(private_names.environment(hosts))  # Lambda functions, and tasks that are processes, inherit it
+    resolver = private_names.environment(hosts)
+    os.environ.update(resolver)  # Lambda functions inherit it
     endpoint = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"
     ours = [directory / "tasks", directory / "emulator"]
     if os.environ.get("EMBEDDED_EPHEMERAL"):
         ours.append(directory)
     reaper = Reaper(mark, ours)
     (directory / "reaper.pid").write_text(str(reaper.pid))  # who stops us waits for it as well
-    engine = Engine(directory / "tasks", endpoint, runtime_for(os.environ["EMBEDDED_RUNTIME"], mark, reaper))
+    engine = Engine(directory / "tasks", endpoint, runtime_for(os.environ["EMBEDDED_RUNTIME"], mark, reaper, resolver))
     scheduler = ServiceScheduler(engine)
     issuers = web_identity.Issuers()
     engine.on_change(private_names.PrivateNames(hosts).task_changed)
@@ -94,15 +96,18 @@ def main() -> int:
     os._exit(0)
 
 
-def runtime_for(name: str, mark: str, reaper: "Reaper") -> "Runtime":
-    """What ``EMBEDDED_RUNTIME`` names; ``embedded.runtime`` has checked it."""
+def runtime_for(name: str, mark: str, reaper: "Reaper", resolver: Mapping[str, str]) -> "Runtime":
+    """What ``EMBEDDED_RUNTIME`` names; ``embedded.runtime`` has checked it.
+
+    :param resolver: Variables by which processes find private names.
+    """
     if name == "podman":
         from embedded.emulator.podman import PodmanRuntime
 
         return PodmanRuntime(mark, reaper)
     from embedded.emulator.processes import ProcessRuntime
 
-    return ProcessRuntime(reaper)
+    return ProcessRuntime(reaper, resolver)
 
 
 async def serve(application: object) -> None:

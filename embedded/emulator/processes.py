@@ -23,8 +23,6 @@ CONTAINER_MARK = "EMBEDDED_CONTAINER"
 # group, which LocalProcess does itself; Prefect's entry point only installs EXTRA_PIP_PACKAGES.
 _INIT_WRAPPERS = ("tini", "tini-static", "dumb-init")
 _IMAGE_WRAPPERS = ("/opt/prefect/entrypoint.sh",)
-# Names of Cloud Map: see private_names.py.
-_RESOLVER_VARIABLES = ("PYTHONPATH", "EMBEDDED_HOSTS")
 _TLS_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 
@@ -166,8 +164,12 @@ class LocalProcess:
 class ProcessRuntime:
     """Containers without images: processes that see this machine's files and the virtual environment's programs."""
 
-    def __init__(self, reaper: Reaper) -> None:
+    def __init__(self, reaper: Reaper, variables: Mapping[str, str] | None = None) -> None:
+        """
+        :param variables: More for the environment of each. Default: none.
+        """
         self._reaper = reaper
+        self._variables = variables or {}
 
     def environment(self, home: Path) -> dict[str, str]:
         temporary = home / "tmp"
@@ -178,7 +180,8 @@ class ProcessRuntime:
             "HOME": str(home),
             "TMPDIR": str(temporary),
             "LANG": "C.UTF-8",
-            **{name: os.environ[name] for name in (*_RESOLVER_VARIABLES, *_TLS_VARIABLES) if name in os.environ},
+            **{name: os.environ[name] for name in _TLS_VARIABLES if name in os.environ},
+            **self._variables,
         }
 
     def pull(self, image: str) -> None:

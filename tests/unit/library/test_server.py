@@ -90,6 +90,7 @@ def test_the_container_starts_the_server_with_its_database(template: Template) -
     assert {pair["Name"]: pair["Value"] for pair in found["Environment"]} == {
         "PREFECT_SERVER_API_HOST": "0.0.0.0",  # noqa: S104
         "PREFECT_SERVER_API_PORT": "4200",
+        "PREFECT_SERVER_UI_API_URL": "/api",
         "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
         "PREFECT_SERVER_DATABASE_HOST": "<ServerDatabaseInstance.Endpoint.Address>",
         "PREFECT_SERVER_DATABASE_PORT": "<ServerDatabaseInstance.Endpoint.Port>",
@@ -116,7 +117,7 @@ def test_every_setting_is_one_of_the_pinned_prefect(template: Template) -> None:
     writing = FlowImage.from_registry("ghcr.io/acme/flows:1", writable_paths=["/home/prefect", "/tmp"])  # noqa: S108
     read_only = container(Template.from_stack(cdk.Stack.of(server(image=writing))))
     names = {pair["Name"] for each in (found, with_ca, read_only) for pair in (*each["Environment"], *each["Secrets"])}
-    assert len(names) == 12
+    assert len(names) == 13
     assert names <= known
 
 

@@ -340,5 +340,5 @@ def test_the_key_of_a_flow_secret_lets_the_agent_in_through_secrets_manager_only
     assert [
         (statement["Action"], statement["Condition"])
         for statement in policy["Statement"]
-        if statement["Principal"] == {"AWS": agent}
+        if agent in statement["Principal"].get("AWS", ())  # alone, or with the agent of the server
     ] == [("kms:Decrypt", {"StringEquals": {"kms:ViaService": f"secretsmanager.{REGION}.amazonaws.com"}})]

@@ -26,6 +26,7 @@ from cdk_prefect_ecs.settings import (
     check_no_service_settings,
     check_permissions_boundary,
     check_role_path,
+    check_server_settings,
     check_work_pool_settings,
     check_worker_settings,
 )
@@ -36,6 +37,9 @@ _ACCOUNT = re.compile(r"\d{12}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}")
 _VPC_ID = re.compile(r"vpc-[0-9a-f]{8,17}")
+
+#: Where a server of the environment's own listens.
+SERVER_PORT = 4200
 
 #: The setting `network` for the account's default VPC.
 DEFAULT_VPC = "default-vpc"
@@ -109,6 +113,23 @@ class SelfHostedApi:
     def credential(self) -> StoredSecret | None:
         """Where the auth string is stored; None without one."""
         return _credential("auth_string", self.auth_string_parameter, self.parameter_key_arn, self.auth_string_secret)
+
+
+@dataclass(frozen=True)
+class OwnServer:
+    """A Prefect server that is made with the environment, in its network; its database is with what is kept. A password
+    is generated. docs/server.md has what it costs, and how people get there."""
+
+    cpu: int = 512
+    memory_mib: int = 1024
+    multi_az: bool = False
+    """Whether the database has a second instance, in another zone, for twice its price."""
+
+    credential: None = field(default=None, init=False)
+    is_placeholder: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        check_server_settings(self.cpu, self.memory_mib, "X86_64", SERVER_PORT, None, None)
 
 
 def _credential(
@@ -321,7 +342,7 @@ class EnvironmentConfig:
 
     name: str
     region: str
-    api: CloudApi | SelfHostedApi
+    api: CloudApi | SelfHostedApi | OwnServer
     pool: PoolConfig
     more_pools: tuple[PoolConfig, ...] = ()
     worker: WorkerConfig = WorkerConfig()
@@ -450,7 +471,8 @@ class EnvironmentConfig:
                     f"{where}: network endpoints has no way to {registry}, where the image is; use image='build', "
                     "which goes to ECR, or network nat"
                 )
-        if isinstance(self.api, SelfHostedApi) and self.api.private and network in ("public", DEFAULT_VPC):
+        private = isinstance(self.api, OwnServer) or (isinstance(self.api, SelfHostedApi) and self.api.private)
+        if private and network in ("public", DEFAULT_VPC):
             raise ValueError(
                 f"{where}: a private API is called by functions in the VPC, which reach no AWS service from the public "
                 f"subnets of network {network}; use nat, endpoints or the id of a VPC"

@@ -20,14 +20,17 @@ from cdk_prefect_ecs import (
     FlowNetwork,
     PrefectApi,
     PrefectExecutionLayer,
+    PrefectServer,
     WorkerHost,
 )
 from stacks.config import (
     BUILT_IMAGES,
+    SERVER_PORT,
     CloudApi,
     DaskConfig,
     EnvironmentConfig,
     MonitoringConfig,
+    OwnServer,
     PoolConfig,
     SelfHostedApi,
     WorkerConfig,
@@ -63,12 +66,18 @@ class ExecutionStack(cdk.Stack):
         )
         image = flow_image(self, config.image)
         self.dask = self._dask_access(config.dask, foundation, image) if config.dask else None
+        self.server = None
+        if isinstance(config.api, OwnServer):
+            self.server = self._server(config.api, foundation, image)
+            api = self.server.api
+        else:
+            api = prefect_api(self, config.api, foundation.network)
         worker = config.worker_of(config.pool)
         self.layer = PrefectExecutionLayer(
             self,
             "Prefect",
             work_pool_name=config.pool.name,
-            api=prefect_api(self, config.api, foundation.network),
+            api=api,
             network=foundation.network,
             cluster=self.cluster,
             storage=foundation.storage,
@@ -148,6 +157,36 @@ class ExecutionStack(cdk.Stack):
                 value=worker.service.service_name,
                 description="ECS service of the Prefect worker",
             )
+
+    def _server(self, config: OwnServer, foundation: FoundationStack, image: FlowImage) -> PrefectServer:
+        """The environment's own Prefect server, and how to get there."""
+        server = PrefectServer(
+            self,
+            "Server",
+            network=foundation.network,
+            database=foundation.database,
+            cluster=self.cluster,
+            image=image,
+            log_group=foundation.log_group,
+            encryption_key=foundation.key,
+            port=SERVER_PORT,
+            cpu=config.cpu,
+            memory_mib=config.memory_mib,
+        )
+        assert server.auth_secret is not None  # the environment names no secret for it
+        cdk.CfnOutput(
+            self,
+            "ApiUrl",
+            value=server.api.url,
+            description="Prefect API, within the VPC: docs/server.md says how to reach it from elsewhere",
+        )
+        cdk.CfnOutput(
+            self,
+            "AuthSecretArn",
+            value=server.auth_secret.secret_arn,
+            description="Secret with the password of the Prefect API and its UI",
+        )
+        return server
 
     def _monitoring(self, config: MonitoringConfig, key: kms.IKey | None) -> ExecutionMonitoring:
         """Alarms and dashboard, and where to find them."""

@@ -1,4 +1,4 @@
-"""What must outlive a redeployment: network, bucket, log group."""
+"""What must outlive a redeployment: network, bucket, log group, and the database of a server of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from cdk_prefect_ecs import FlowNetwork, FlowStorage
+from cdk_prefect_ecs import FlowNetwork, FlowStorage, ServerDatabase
 from cdk_prefect_ecs.encryption import new_log_group
 from cdk_prefect_ecs.network_modes import NETWORK_MODES, NetworkMode
-from stacks.config import DEFAULT_VPC, OWN_KEY, EnvironmentConfig
+from stacks.config import DEFAULT_VPC, OWN_KEY, EnvironmentConfig, OwnServer
 
 
 class FoundationStack(cdk.Stack):
@@ -37,6 +37,19 @@ class FoundationStack(cdk.Stack):
         )
         self.log_group = new_log_group(
             self, "LogGroup", retention=retention, removal_policy=removal_policy, encryption_key=self.key
+        )
+        self.database = (
+            ServerDatabase(
+                self,
+                "Database",
+                network=self.network,
+                multi_az=config.api.multi_az,
+                encryption_key=self.key,
+                deletion_protection=config.keep_data,
+                removal_policy=removal_policy,
+            )
+            if isinstance(config.api, OwnServer)
+            else None
         )
 
         cdk.CfnOutput(

@@ -15,6 +15,7 @@ from stacks.accepting import accept
 from stacks.config import BUILT_IMAGES
 from stacks.delivery import DeliveryStack
 from stacks.policy_nist import acknowledge_nist
+from stacks.policy_server import acknowledge_server
 from stacks.stage import PrefectStage
 
 
@@ -43,10 +44,11 @@ def acknowledge(stage: PrefectStage) -> None:
         )
 
     if stage.config.image in BUILT_IMAGES:
-        dask = stage.execution.dask
-        for execution_role in (layer.execution_role, *([dask.execution_role] if dask else [])):
+        for made in (layer, stage.execution.dask, stage.execution.server):
+            if made is None:
+                continue
             _acknowledge(
-                execution_role.node.find_child("DefaultPolicy"),
+                made.execution_role.node.find_child("DefaultPolicy"),
                 "IAM5[Resource::*]",
                 "ecr:GetAuthorizationToken supports no resource; pulling is granted for the one repository.",
             )
@@ -70,6 +72,12 @@ def acknowledge(stage: PrefectStage) -> None:
             lazarus_policy,
             f"IAM5[Resource::{ecs_arn}:task/<{cluster}>/*]",
             "Task ids are made by ECS; the cluster is named, and the condition ecs:cluster holds too.",
+        )
+    if stage.execution.server is not None:
+        acknowledge_server(
+            stage.execution.server,
+            keeps_data=stage.config.keep_data,
+            has_key=stage.config.encryption_key is not None,
         )
     if stage.delivery is not None:
         _acknowledge_delivery(stage, stage.delivery)

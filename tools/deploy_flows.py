@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
 from cdk_prefect_ecs.functions.credential import CredentialError, CredentialReference, read_secret
-from stacks.config import CloudApi, EnvironmentConfig
+from stacks.config import CloudApi, EnvironmentConfig, OwnServer
 from stacks.environments import environment
 from stacks.stored_secrets import SecureString, StoredSecret
 
@@ -41,11 +41,20 @@ class FlowDeploymentError(Exception):
 
 
 @dataclass(frozen=True)
+class OwnApi:
+    """The Prefect server that was made with an environment."""
+
+    url: str
+    secret_arn: str
+
+
+@dataclass(frozen=True)
 class Target:
     """Where flows are deployed to."""
 
     bucket: str
     work_pool: str
+    server: OwnApi | None = None
 
     def variables(self) -> dict[str, str]:
         """The variables that the files in ``flows/`` read."""
@@ -58,7 +67,8 @@ def find_target(config: EnvironmentConfig, cloudformation: CloudFormationClient)
     :raises FlowDeploymentError: No credentials, a stack is not deployed, or it is in another account.
     """
     foundation, execution = (_outputs(name, config, cloudformation) for name in config.stack_names)
-    return Target(bucket=foundation["BucketName"], work_pool=execution["WorkPoolName"])
+    server = OwnApi(execution["ApiUrl"], execution["AuthSecretArn"]) if isinstance(config.api, OwnServer) else None
+    return Target(bucket=foundation["BucketName"], work_pool=execution["WorkPoolName"], server=server)
 
 
 def _outputs(name: str, config: EnvironmentConfig, cloudformation: CloudFormationClient) -> dict[str, str]:
@@ -89,16 +99,24 @@ def _outputs(name: str, config: EnvironmentConfig, cloudformation: CloudFormatio
 _USABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE")
 
 
-def environments_api(config: EnvironmentConfig) -> dict[str, str]:
+def environments_api(config: EnvironmentConfig, target: Target, *, forwarded: str | None = None) -> dict[str, str]:
     """The Prefect API of an environment, and its credential from where it is stored, as Prefect's own variables.
 
+    :param forwarded: Where a port leads to a server that was made with the environment, outside of its VPC.
     :raises FlowDeploymentError: The credential cannot be read.
     """
-    variables = {"PREFECT_API_URL": config.api.url}
-    if config.api.credential is not None:
+    reference: CredentialReference | None
+    if isinstance(config.api, OwnServer):
+        assert target.server is not None  # its outputs were read
+        variables = {"PREFECT_API_URL": forwarded or target.server.url}
+        reference = CredentialReference("SecretsManager", target.server.secret_arn)
+    else:
+        variables = {"PREFECT_API_URL": config.api.url}
+        reference = _reference(config.api.credential) if config.api.credential else None
+    if reference is not None:
         name = "PREFECT_API_KEY" if isinstance(config.api, CloudApi) else "PREFECT_API_AUTH_STRING"
         try:
-            variables[name] = read_secret(_reference(config.api.credential))
+            variables[name] = read_secret(reference)
         except CredentialError as error:
             raise FlowDeploymentError(str(error)) from error
     return variables
@@ -204,7 +222,7 @@ def main(arguments: Sequence[str]) -> int:
         variables = {**os.environ, "AWS_REGION": config.region, "AWS_DEFAULT_REGION": config.region}
         if options.stored_credential:
             os.environ["AWS_REGION"] = config.region  # where the credential is read
-            variables |= environments_api(config)
+            variables |= environments_api(config, target, forwarded=os.environ.get("PREFECT_API_URL"))
         elif get_current_settings().api.url is None:
             raise FlowDeploymentError(
                 "no Prefect API is configured; log in with: prefect cloud login, or set PREFECT_API_URL (and "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, cast
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
@@ -97,7 +97,17 @@ class _SecretsManagerSecret:
         return f"{self.secret.secret_arn}:{self.field}::" if self.field else self.secret.secret_arn
 
     def ecs_secret(self, scope: Construct) -> ecs.Secret:
-        return ecs.Secret.from_secrets_manager(self.secret, self.field)
+        return ecs.Secret.from_secrets_manager(self._without_key(scope), self.field)
+
+    def _without_key(self, scope: Construct) -> secretsmanager.ISecret:
+        """To a secret with its key the CDK grants by the key's policy, whose stack would then depend on the role's."""
+        if self.secret.encryption_key is None:
+            return self.secret
+        construct_id = f"Secret{self.secret.node.addr[-8:]}"
+        made = scope.node.try_find_child(construct_id)
+        if made is not None:
+            return cast(secretsmanager.ISecret, made)
+        return secretsmanager.Secret.from_secret_complete_arn(scope, construct_id, self.secret.secret_arn)
 
     def grant(self, scope: Construct, grantee: iam.IGrantable, *, to_ecs_agent: bool) -> iam.Grant:
         # Not grant_read, which adds DescribeSecret: neither the agent nor our functions call it.

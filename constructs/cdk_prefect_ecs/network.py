@@ -27,6 +27,7 @@ from cdk_prefect_ecs.network_modes import (
 from cdk_prefect_ecs.network_reach import ServiceCall, registry_on_the_internet, task_calls
 from cdk_prefect_ecs.place import check_place, checked_construct
 from cdk_prefect_ecs.required_policy import records
+from cdk_prefect_ecs.security_groups import open_port
 from cdk_prefect_ecs.subnets import select_subnets
 
 _SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -217,9 +218,8 @@ class FlowNetwork(Construct):
             allow_all_outbound=False,
         )
         self._endpoints_security_group = group
-        # From the side of the caller: where that is in another stack, so is the rule, and the stacks do not depend on
-        # each other both ways.
-        used_by.connections.allow_to(group, ec2.Port.HTTPS, "AWS services")
+        https = ec2.Connections(security_groups=[group], default_port=ec2.Port.HTTPS)
+        open_port(https, used_by.connections.security_groups, "AWS services", by_callers_stack=True)
         endpoint = self._endpoints.get(service)
         if endpoint is None:
             endpoint = self._endpoints[service] = ec2.InterfaceVpcEndpoint(

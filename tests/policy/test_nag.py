@@ -9,7 +9,7 @@ import pytest
 from aws_cdk import aws_s3 as s3
 from policy_helpers import PACKS, acknowledgements, checked_app, findings, synthesised
 
-from stacks.config import OWN_KEY, PoolConfig
+from stacks.config import OWN_KEY, OwnServer, PoolConfig
 from stacks.environments import ENVIRONMENTS, environment
 from stacks.policy import acknowledge
 
@@ -56,6 +56,23 @@ def test_every_acknowledgement_is_of_a_finding_with_everything_on(name: str, net
     of_the_cdk = [plugin for plugin in report["pluginReports"] if plugin["pluginName"] not in PACKS]
     said = [violation["ruleName"] for plugin in of_the_cdk for violation in plugin["violations"]]
     assert [rule for rule in said if "placeholderWorkspace" not in rule] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("dev", {"network": "nat"}),
+        ("staging", {"network": "endpoints", "encryption_key": OWN_KEY}),
+    ],
+)
+def test_every_acknowledgement_is_of_a_finding_at_a_server_of_its_own(
+    name: str, changes: dict[str, str], tmp_path: Path
+) -> None:
+    app, stage = checked_app(tmp_path, dataclasses.replace(environment(name), api=OwnServer(), **changes))
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        app.synth()
+    acknowledge(stage)
+    assert sorted(acknowledgements(stage)) == sorted(set(findings(tmp_path)))
 
 
 def test_nothing_is_found_in_further_pools(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from stacks.config import (
     DaskConfig,
     EnvironmentConfig,
     MonitoringConfig,
+    OwnServer,
     PoolConfig,
     SelfHostedApi,
     WorkerConfig,
@@ -63,7 +64,9 @@ def test_three_zones_where_there_are(region: str, zones: int) -> None:
         ("public", {}),
         ("nat", {}),
         ("nat", {"api": PRIVATE}),
+        ("nat", {"api": OwnServer(multi_az=True)}),
         ("endpoints", {"api": PRIVATE, "image": "build"}),
+        ("endpoints", {"api": OwnServer(), "image": "build"}),
         ("endpoints", {"api": PRIVATE, "image": "registry.internal:5000/flows:1"}),
         ("endpoints", {"api": SelfHostedApi("https://prefect.example.com/api"), "image": "build-with-flows"}),
         ("default-vpc", {"account": "123456789012"}),
@@ -127,6 +130,8 @@ def test_everything_set() -> None:
             "environment dev: network endpoints has no way to docker.io, where the image is; use image='build'",
         ),
         ({"network": "endpoints", "api": PRIVATE, "image": "ghcr.io/acme/flows:1"}, "no way to ghcr.io"),
+        ({"api": OwnServer()}, "environment dev: a private API is called by functions in the VPC"),
+        ({"api": OwnServer(), "network": "default-vpc", "account": "123456789012"}, "a private API is called by"),
         (
             {"api": PRIVATE},
             "a private API is called by functions in the VPC, which reach no AWS service from the public subnets of "
@@ -300,6 +305,11 @@ def test_cloud_api_refuses(values: tuple[str, str, str], message: str) -> None:
 def test_self_hosted_api_refuses(url: str, parameter: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         SelfHostedApi(url, parameter)
+
+
+def test_own_server_refuses_what_fargate_does_not_offer() -> None:
+    with pytest.raises(ValueError, match="cpu"):
+        OwnServer(cpu=512, memory_mib=512)
 
 
 def test_configuration_cannot_be_changed() -> None:

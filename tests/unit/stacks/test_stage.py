@@ -15,6 +15,7 @@ from stacks.config import (
     CloudApi,
     EnvironmentConfig,
     MonitoringConfig,
+    OwnServer,
     PoolConfig,
     SelfHostedApi,
     WorkerConfig,
@@ -503,6 +504,29 @@ def test_functions_that_call_a_private_api_are_in_the_network() -> None:
         if "VpcConfig" in function["Properties"]
     ]
     assert len(inside) == 2
+
+
+@pytest.mark.parametrize("network", ["nat", "endpoints"])
+def test_own_server(network: str) -> None:
+    made = in_network(network, api=OwnServer(multi_az=True), image="build", encryption_key=OWN_KEY)
+    foundation, execution = Template.from_stack(made.foundation), Template.from_stack(made.execution)
+    foundation.has_resource_properties("AWS::RDS::DBInstance", {"MultiAZ": True, "DeletionProtection": True})
+    foundation.has_resource("AWS::RDS::DBInstance", {"DeletionPolicy": "Retain"})
+    execution.resource_count_is("AWS::RDS::DBInstance", 0)
+    execution.resource_count_is("AWS::ECS::Service", 2)
+    assert {"ApiUrl", "AuthSecretArn"} <= execution.to_json()["Outputs"].keys()
+    assert made.execution.layer.lazarus is not None
+    assert made.execution.layer.lazarus.function.is_bound_to_vpc
+    # `make deploy` is strict: a warning would stop it.
+    for stack in (made.foundation, made.execution):
+        Annotations.from_stack(stack).has_no_warning("*", Match.any_value())
+
+
+def test_database_of_what_is_not_kept_goes_with_its_stack() -> None:
+    made = in_network("nat", api=OwnServer(), keep_data=False)
+    template = Template.from_stack(made.foundation)
+    template.has_resource_properties("AWS::RDS::DBInstance", {"MultiAZ": False, "DeletionProtection": False})
+    template.has_resource("AWS::RDS::DBInstance", {"DeletionPolicy": "Delete"})
 
 
 @pytest.mark.parametrize(

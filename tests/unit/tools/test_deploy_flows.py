@@ -16,7 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cdk_prefect_ecs.functions.credential import CredentialError, CredentialReference
-from stacks.config import PLACEHOLDER_ID, SelfHostedApi
+from stacks.config import PLACEHOLDER_ID, OwnServer, SelfHostedApi
 from stacks.environments import environment
 from stacks.stored_secrets import ManagedSecret
 from tools import deploy_flows
@@ -215,7 +215,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[CredentialReference]:
 
 
 def test_the_api_of_the_environment_with_its_stored_key(read: list[CredentialReference]) -> None:
-    assert deploy_flows.environments_api(DEV) == {
+    assert deploy_flows.environments_api(DEV, TARGET) == {
         "PREFECT_API_URL": f"https://api.prefect.cloud/api/accounts/{PLACEHOLDER_ID}/workspaces/{PLACEHOLDER_ID}",
         "PREFECT_API_KEY": "the-credential",
     }
@@ -225,16 +225,35 @@ def test_the_api_of_the_environment_with_its_stored_key(read: list[CredentialRef
 def test_a_server_of_ones_own_with_a_field_of_a_secret(read: list[CredentialReference]) -> None:
     secret = ManagedSecret("arn:aws:secretsmanager:us-east-1:123456789012:secret:prefect-AbCdEf", "auth")
     api = SelfHostedApi("https://prefect.example.com/api", auth_string_secret=secret)
-    assert deploy_flows.environments_api(dataclasses.replace(DEV, api=api)) == {
+    assert deploy_flows.environments_api(dataclasses.replace(DEV, api=api), TARGET) == {
         "PREFECT_API_URL": "https://prefect.example.com/api",
         "PREFECT_API_AUTH_STRING": "the-credential",
     }
     assert read == [CredentialReference("SecretsManager", secret.arn, "auth")]
 
 
+def test_a_server_that_was_made_with_the_environment(cloudformation: Stubber, read: list[CredentialReference]) -> None:
+    arn, url = (
+        "arn:aws:secretsmanager:us-east-1:123456789012:secret:auth-AbCdEf",
+        "http://prefect.dev.internal:4200/api",
+    )
+    config = dataclasses.replace(DEV, api=OwnServer(), network="nat")
+    for answer in (
+        stack("PrefectDev-Foundation", BucketName="some-bucket"),
+        stack("PrefectDev-Execution", WorkPoolName="some-pool", ApiUrl=url, AuthSecretArn=arn),
+    ):
+        cloudformation.add_response("describe_stacks", answer, {"StackName": answer["Stacks"][0]["StackName"]})
+    target = deploy_flows.find_target(config, cloudformation.client)
+    there = {"PREFECT_API_AUTH_STRING": "the-credential"}
+    assert deploy_flows.environments_api(config, target) == {"PREFECT_API_URL": url, **there}
+    forwarded = "http://127.0.0.1:4200/api"
+    assert deploy_flows.environments_api(config, target, forwarded=forwarded) == {"PREFECT_API_URL": forwarded, **there}
+    assert read == [CredentialReference("SecretsManager", arn)] * 2
+
+
 def test_a_server_that_asks_for_no_credential(read: list[CredentialReference]) -> None:
     api = SelfHostedApi("https://prefect.example.com/api")
-    assert deploy_flows.environments_api(dataclasses.replace(DEV, api=api)) == {"PREFECT_API_URL": api.url}
+    assert deploy_flows.environments_api(dataclasses.replace(DEV, api=api), TARGET) == {"PREFECT_API_URL": api.url}
     assert read == []
 
 
@@ -244,7 +263,7 @@ def test_a_credential_that_cannot_be_read_says_why(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(deploy_flows, "read_secret", refuse)
     with pytest.raises(FlowDeploymentError, match="SSM parameter '/prefect/dev/api-key' does not exist"):
-        deploy_flows.environments_api(DEV)
+        deploy_flows.environments_api(DEV, TARGET)
 
 
 def test_with_the_stored_credential_no_profile_is_needed(

@@ -221,7 +221,7 @@ def test_every_role_can_be_replaced_by_one_that_exists(tmp_path: Path) -> None:
     report = json.loads((Path(first.outdir) / "iam-policy-report.json").read_text())["roles"]
     # One that is not missing is of AWS: the service-linked role of Application Auto Scaling.
     paths = [role["roleConstructPath"] for role in report if role.get("missing")]
-    assert len(paths) == 20
+    assert len(paths) == 22
     assert "Whole/Custom::S3AutoDeleteObjectsCustomResourceProvider/Role" in paths
     (worker,) = [role for role in report if role["roleConstructPath"] == "Whole/Prefect/WorkerRole"]
     assert "ecs:RunTask" in json.dumps(worker["identityPolicyStatements"])

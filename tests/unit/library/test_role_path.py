@@ -25,7 +25,7 @@ def test_every_role_has_the_path_and_the_boundary(bounded: Template) -> None:
     roles = bounded.find_resources("AWS::IAM::Role")
     of_the_cdk = [logical_id for logical_id in roles if logical_id.startswith("Custom")]
     assert len(of_the_cdk) == 2  # of the default security group and of emptying the bucket
-    assert len(roles) == 20
+    assert len(roles) == 22
     for logical_id, role in roles.items():
         assert role["Properties"].get("Path") == "/data-platform/", logical_id
         assert role["Properties"].get("PermissionsBoundary") == BOUNDARY, logical_id
@@ -35,7 +35,7 @@ def test_every_role_has_the_boundary_of_the_context_too() -> None:
     app = new_app()
     app.node.set_context("@aws-cdk/core:permissionsBoundary", {"name": "team-boundary"})
     roles = Template.from_stack(whole_library(app)).find_resources("AWS::IAM::Role")
-    assert len(roles) == 20
+    assert len(roles) == 22
     for logical_id, role in roles.items():
         assert str(plain(role["Properties"].get("PermissionsBoundary"))).endswith(":policy/team-boundary"), logical_id
 

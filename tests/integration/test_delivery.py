@@ -101,6 +101,13 @@ class Delivery:
 
 
 @pytest.fixture(scope="module")
+def app() -> Iterator[DeployedApp]:
+    """One of its own, as workflows change it."""
+    with DeployedApp.undeployed() as deployed:
+        yield deployed.deploy_all()
+
+
+@pytest.fixture(scope="module")
 def delivery(app: DeployedApp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delivery]:
     """The app, deployed once by a person, with the stack that lets workflows do it from then on."""
     assemblies = tmp_path_factory.mktemp("delivery")

@@ -103,8 +103,8 @@ class Delivery:
 @pytest.fixture(scope="module")
 def app() -> Iterator[DeployedApp]:
     """One of its own, as workflows change it."""
-    with DeployedApp.undeployed() as deployed:
-        yield deployed.deploy_all()
+    with DeployedApp.undeployed() as mine:
+        yield mine.deploy_all()
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import as_it_is, grantees
 from cdk_prefect_ecs.roles import ecs_tasks, grant_actions, grant_start_tasks
 from cdk_prefect_ecs.settings import check_dask_settings
+from cdk_prefect_ecs.task_definitions import mount_writable_paths, runtime_platform
 
 #: Where a Dask scheduler listens. Source: Dask.distributed, "dask scheduler".
 SCHEDULER_PORT: Final = 8786
@@ -259,12 +260,7 @@ class DaskAccess(Construct):
             memory_limit_mib=memory_mib,
             execution_role=self._agent,
             task_role=self.task_role,
-            runtime_platform=ecs.RuntimePlatform(
-                cpu_architecture=ecs.CpuArchitecture.ARM64
-                if cpu_architecture == "ARM64"
-                else ecs.CpuArchitecture.X86_64,
-                operating_system_family=ecs.OperatingSystemFamily.LINUX,
-            ),
+            runtime_platform=runtime_platform(cpu_architecture),
         )
         # dask-cloudprovider finds its containers by these names, and gives each start its own command.
         container = definition.add_container(
@@ -274,7 +270,5 @@ class DaskAccess(Construct):
             readonly_root_filesystem=True if image.writable_paths is not None else None,
             logging=ecs.LogDrivers.aws_logs(stream_prefix=_STREAM_PREFIX, log_group=self.log_group),
         )
-        for name, path in image.writable_volumes.items():
-            definition.add_volume(name=name)
-            container.add_mount_points(ecs.MountPoint(source_volume=name, container_path=path, read_only=False))
+        mount_writable_paths(definition, container, image)
         return definition

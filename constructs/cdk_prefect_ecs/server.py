@@ -30,6 +30,7 @@ from cdk_prefect_ecs.required_policy import as_it_is, grantees
 from cdk_prefect_ecs.roles import ecs_tasks, grant_start_tasks
 from cdk_prefect_ecs.security_groups import open_port
 from cdk_prefect_ecs.settings import check_server_settings
+from cdk_prefect_ecs.task_definitions import mount_writable_paths, runtime_platform
 
 #: Where a Prefect server listens. Source: "Settings reference", Prefect documentation.
 DEFAULT_PORT: Final = 4200
@@ -179,12 +180,7 @@ class PrefectServer(Construct):
             memory_limit_mib=memory_mib,
             execution_role=as_it_is(self, self.execution_role),
             task_role=self.task_role,
-            runtime_platform=ecs.RuntimePlatform(
-                cpu_architecture=ecs.CpuArchitecture.ARM64
-                if cpu_architecture == "ARM64"
-                else ecs.CpuArchitecture.X86_64,
-                operating_system_family=ecs.OperatingSystemFamily.LINUX,
-            ),
+            runtime_platform=runtime_platform(cpu_architecture),
         )
         container = self.task_definition.add_container(
             "server",
@@ -222,9 +218,7 @@ class PrefectServer(Construct):
             stop_timeout=cdk.Duration.seconds(30),
             readonly_root_filesystem=True if image.writable_paths is not None else None,
         )
-        for name, path in image.writable_volumes.items():
-            self.task_definition.add_volume(name=name)
-            container.add_mount_points(ecs.MountPoint(source_volume=name, container_path=path, read_only=False))
+        mount_writable_paths(self.task_definition, container, image)
         label, _, zone = host_name.partition(".")
         self.service = ecs.FargateService(
             self,

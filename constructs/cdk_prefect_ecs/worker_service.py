@@ -26,6 +26,7 @@ from cdk_prefect_ecs.network_reach import worker_calls
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import as_it_is, grantees, records
 from cdk_prefect_ecs.settings import check_worker_settings
+from cdk_prefect_ecs.task_definitions import mount_writable_paths, runtime_platform
 from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_environment import DEFAULT_POLL_SECONDS, worker_environment
 
@@ -132,12 +133,7 @@ class WorkerService(Construct):
             memory_limit_mib=memory_mib,
             execution_role=as_it_is(self, execution_role),
             task_role=worker_role,
-            runtime_platform=ecs.RuntimePlatform(
-                cpu_architecture=ecs.CpuArchitecture.ARM64
-                if cpu_architecture == "ARM64"
-                else ecs.CpuArchitecture.X86_64,
-                operating_system_family=ecs.OperatingSystemFamily.LINUX,
-            ),
+            runtime_platform=runtime_platform(cpu_architecture),
         )
         # The agent of ECS Exec writes into the container's root.
         read_only = image.writable_paths is not None and not enable_execute_command
@@ -163,9 +159,7 @@ class WorkerService(Construct):
             readonly_root_filesystem=True if read_only else None,
         )
         if read_only:
-            for name, path in image.writable_volumes.items():
-                self.task_definition.add_volume(name=name)
-                container.add_mount_points(ecs.MountPoint(source_volume=name, container_path=path, read_only=False))
+            mount_writable_paths(self.task_definition, container, image)
         self.security_group = ec2.SecurityGroup(
             self, "SecurityGroup", vpc=network.vpc, description="Prefect worker: no ingress"
         )

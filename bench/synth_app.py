@@ -6,7 +6,7 @@ import dataclasses
 import gc
 import sys
 
-from app import synthesize  # first: it turns the garbage collector off, and CDK is imported next
+from app import synthesize  # first: it gives synthesis its head start
 
 import aws_cdk as cdk
 

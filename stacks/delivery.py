@@ -12,7 +12,7 @@ from cdk_prefect_ecs import DeployRole, PrefectExecutionLayer
 from stacks.config import BUILT_IMAGES, EnvironmentConfig, GitHubConfig
 
 #: A deployment waits for workers that become steady, and builds an image where there is one.
-SESSION: Final = cdk.Duration.hours(2)
+SESSION_HOURS: Final = 2
 
 
 class DeliveryStack(cdk.Stack):
@@ -37,7 +37,7 @@ class DeliveryStack(cdk.Stack):
             trust=trust,
             provider=provider,
             publishes_images=config.image in BUILT_IMAGES,
-            max_session_duration=SESSION,
+            max_session_duration=cdk.Duration.hours(SESSION_HOURS),
         )
         layer.grant_deploy_flows(self.deploy)
         self.diff = (

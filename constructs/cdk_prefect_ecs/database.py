@@ -21,9 +21,6 @@ POSTGRES_PORT: Final = 5432
 DEFAULT_DATABASE_NAME: Final = "prefect"
 DEFAULT_DATABASE_TYPE: Final = "t4g.micro"
 _USER: Final = "prefect"
-#: Prefect takes PostgreSQL 14.9 and newer. No minor version, as RDS moves on to those by itself. Source: "How to scale
-#: self-hosted Prefect", Prefect documentation.
-_VERSION: Final = rds.PostgresEngineVersion.VER_17
 
 
 @jsii.implements(ec2.IConnectable)
@@ -118,7 +115,9 @@ class ServerDatabase(Construct):
         self.instance = rds.DatabaseInstance(
             self,
             "Instance",
-            engine=rds.DatabaseInstanceEngine.postgres(version=_VERSION),
+            # Prefect takes PostgreSQL 14.9 and newer. No minor version, as RDS moves on to those by itself. Source:
+            # "How to scale self-hosted Prefect", Prefect documentation.
+            engine=rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17),
             instance_type=instance_type or ec2.InstanceType(DEFAULT_DATABASE_TYPE),
             vpc=network.vpc,
             vpc_subnets=ec2.SubnetSelection(subnets=list(network.subnets)),

@@ -19,8 +19,6 @@ from cdk_prefect_ecs.encryption import grant_key_use
 from cdk_prefect_ecs.place import checked_construct
 from cdk_prefect_ecs.required_policy import grantees
 
-FUNCTION_RUNTIME: Final = lambda_.Runtime.PYTHON_3_14
-
 # Network interfaces of a function in a VPC. Lambda makes them with the function's role, before anyone knows their ids.
 # Source: AWSLambdaVPCAccessExecutionRole, AWS Managed Policy Reference.
 _VPC_ACTIONS: Final = [
@@ -45,6 +43,11 @@ class FunctionRole(iam.Role):
     def __init__(self, scope: Construct, construct_id: str, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:
         super().__init__(scope, construct_id, assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         grant_function(self, log_group=log_group, in_vpc=in_vpc)
+
+
+def function_runtime() -> lambda_.Runtime:
+    """What the functions run on: the newest Python that Lambda has."""
+    return lambda_.Runtime.PYTHON_3_14
 
 
 def grant_function(grantee: iam.IGrantable, *, log_group: logs.ILogGroup, in_vpc: bool) -> None:

@@ -23,7 +23,7 @@ from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.durations import seconds_of
 from cdk_prefect_ecs.encryption import grant_key_use, new_log_group
 from cdk_prefect_ecs.events import TaskEvents
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code, wake_by_queue
+from cdk_prefect_ecs.function import function_role, function_runtime, functions_code, wake_by_queue
 from cdk_prefect_ecs.job_template import CONTAINER_NAME, STREAM_PREFIX
 from cdk_prefect_ecs.network import add_service_endpoints, is_inside
 from cdk_prefect_ecs.network_reach import lazarus_calls
@@ -132,7 +132,7 @@ class Lazarus(Construct):
             self,
             "Function",
             description="Reschedules flow runs whose ECS task is gone",
-            runtime=FUNCTION_RUNTIME,
+            runtime=function_runtime(),
             architecture=lambda_.Architecture.ARM_64,
             handler="functions.lazarus.handler",
             code=functions_code(),

@@ -29,7 +29,6 @@ from cdk_prefect_ecs.work_pool import WorkPool
 from cdk_prefect_ecs.worker_host import WorkerHost
 from cdk_prefect_ecs.worker_service import WorkerService
 
-_MINUTE: Final = cdk.Duration.minutes(1)
 _AT_LEAST: Final = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
 _MORE: Final = cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
 _LESS: Final = cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
@@ -308,7 +307,7 @@ def _workers(pool: PoolView) -> cloudwatch.Metric:
             metric_name="CPUUtilization",
             dimensions_map={"ClusterName": cluster, "ServiceName": service},
             statistic=cloudwatch.Stats.SAMPLE_COUNT,
-            period=_MINUTE,
+            period=cdk.Duration.minutes(1),
         )
     assert pool.group is not None  # or there would be nothing to see
     return cloudwatch.Metric(
@@ -316,14 +315,18 @@ def _workers(pool: PoolView) -> cloudwatch.Metric:
         metric_name="GroupInServiceInstances",
         dimensions_map={"AutoScalingGroupName": pool.group},
         statistic=cloudwatch.Stats.MINIMUM,
-        period=_MINUTE,
+        period=cdk.Duration.minutes(1),
     )
 
 
-def _metric(pool: str, name: str, statistic: str, *, period: cdk.Duration = _MINUTE) -> cloudwatch.Metric:
-    """A metric of Lazarus."""
+def _metric(pool: str, name: str, statistic: str, *, period: cdk.Duration | None = None) -> cloudwatch.Metric:
+    """A metric of Lazarus, by the minute unless told otherwise."""
     return cloudwatch.Metric(
-        namespace=NAMESPACE, metric_name=name, dimensions_map={DIMENSION: pool}, statistic=statistic, period=period
+        namespace=NAMESPACE,
+        metric_name=name,
+        dimensions_map={DIMENSION: pool},
+        statistic=statistic,
+        period=period or cdk.Duration.minutes(1),
     )
 
 

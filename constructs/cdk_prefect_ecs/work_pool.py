@@ -26,7 +26,7 @@ from cdk_prefect_ecs.capacity import (
 )
 from cdk_prefect_ecs.cluster import FlowCluster
 from cdk_prefect_ecs.encryption import new_log_group
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, function_role, functions_code
+from cdk_prefect_ecs.function import function_role, function_runtime, functions_code
 from cdk_prefect_ecs.functions.typed_properties import encode
 from cdk_prefect_ecs.image import FlowImage
 from cdk_prefect_ecs.injection import grant_injection
@@ -336,7 +336,7 @@ class WorkPoolSync(Construct):
             self,
             "Function",
             description="Creates, updates and deletes a Prefect work pool for CloudFormation",
-            runtime=FUNCTION_RUNTIME,
+            runtime=function_runtime(),
             architecture=lambda_.Architecture.ARM_64,
             handler="functions.work_pool_sync.handler",
             code=functions_code(),

@@ -39,9 +39,9 @@ _IMAGE_PARAMETERS: Final = {
 #: The disk of the images is 8 GiB; the system, the worker and a GiB of swap take 4 of them.
 _DISK_GIB: Final = 8
 #: Set-up takes two to four minutes, most of it pip. What is not online then never will be.
-_ONLINE_WITHIN: Final = cdk.Duration.minutes(15)
+_ONLINE_WITHIN_MINUTES: Final = 15
 #: A host lives this long: its successor starts from the newest image, with the newest kernel.
-_LIFETIME: Final = cdk.Duration.days(7)
+_LIFETIME_DAYS: Final = 7
 _HOOK: Final = "online"
 
 # What Session Manager needs, instead of AmazonSSMManagedInstanceCore, which may read every parameter of the account.
@@ -207,6 +207,7 @@ class WorkerHost(Construct):
             # Nothing behind the host, such as a container, gets the role's credentials.
             http_put_response_hop_limit=1,
         )
+        online_within = cdk.Duration.minutes(_ONLINE_WITHIN_MINUTES)
         self.group = autoscaling.AutoScalingGroup(
             self,
             "Group",
@@ -218,16 +219,16 @@ class WorkerHost(Construct):
             max_capacity=2,  # two at once do no harm, none at all does: the new one starts before the old one stops
             min_healthy_percentage=100,
             max_healthy_percentage=200,
-            max_instance_lifetime=_LIFETIME,
+            max_instance_lifetime=cdk.Duration.days(_LIFETIME_DAYS),
             health_checks=autoscaling.HealthChecks.ec2(),
             # Free, and what says that there is a host at all.
             group_metrics=[autoscaling.GroupMetrics(autoscaling.GroupMetric.IN_SERVICE_INSTANCES)],
-            signals=autoscaling.Signals.wait_for_count(1, timeout=_ONLINE_WITHIN),
+            signals=autoscaling.Signals.wait_for_count(1, timeout=online_within),
             update_policy=autoscaling.UpdatePolicy.rolling_update(
                 max_batch_size=1,
                 min_instances_in_service=1,
                 wait_on_resource_signals=True,
-                pause_time=_ONLINE_WITHIN,
+                pause_time=online_within,
             ),
         )
         user_data.add_signal_on_exit_command(self.group)
@@ -314,7 +315,7 @@ class WorkerHost(Construct):
             autoscaling.CfnAutoScalingGroup.LifecycleHookSpecificationProperty(
                 lifecycle_hook_name=_HOOK,
                 lifecycle_transition="autoscaling:EC2_INSTANCE_LAUNCHING",
-                heartbeat_timeout=_ONLINE_WITHIN.to_seconds(),
+                heartbeat_timeout=_ONLINE_WITHIN_MINUTES * 60,
                 default_result="ABANDON",
             )
         ]

@@ -12,7 +12,7 @@ from aws_cdk.assertions import Template
 from library_helpers import IN_VPC, allow, in_order, new_app, only, plain, resource, statements
 
 import cdk_prefect_ecs
-from cdk_prefect_ecs.function import FUNCTION_RUNTIME, FunctionRole, functions_code, wake_by_queue
+from cdk_prefect_ecs.function import FunctionRole, function_runtime, functions_code, wake_by_queue
 
 FUNCTIONS = Path(cdk_prefect_ecs.__file__).parent / "functions"
 WRITE_LOG = allow(["logs:CreateLogStream", "logs:PutLogEvents"], "<Logs.Arn>")
@@ -48,7 +48,7 @@ def test_role_in_a_vpc_lets_lambda_manage_network_interfaces_and_not_its_code() 
 def test_a_queue_wakes_a_function_with_the_three_rights_that_lambda_needs() -> None:
     stack = cdk.Stack(new_app(), "Test")
     function = lambda_.Function(
-        stack, "Function", runtime=FUNCTION_RUNTIME, handler="a.b", code=lambda_.Code.from_inline("pass")
+        stack, "Function", runtime=function_runtime(), handler="a.b", code=lambda_.Code.from_inline("pass")
     )
     wake_by_queue(function, sqs.Queue(stack, "Queue"), [function])
     template = Template.from_stack(stack)
@@ -71,7 +71,7 @@ def test_the_mapping_has_the_id_that_the_cdk_would_give_it() -> None:
     ):
         stack = cdk.Stack(new_app(), "Test")
         function = lambda_.Function(
-            stack, "Function", runtime=FUNCTION_RUNTIME, handler="a.b", code=lambda_.Code.from_inline("pass")
+            stack, "Function", runtime=function_runtime(), handler="a.b", code=lambda_.Code.from_inline("pass")
         )
         wake(function, sqs.Queue(stack, "Queue"))
         ids += Template.from_stack(stack).find_resources("AWS::Lambda::EventSourceMapping")
@@ -84,7 +84,7 @@ def asset() -> Path:
     app = new_app()
     stack = cdk.Stack(app, "Test")
     lambda_.Function(
-        stack, "Function", runtime=FUNCTION_RUNTIME, handler="functions.work_pool_sync.handler", code=functions_code()
+        stack, "Function", runtime=function_runtime(), handler="functions.work_pool_sync.handler", code=functions_code()
     )
     assembly = app.synth()
     folders = [path for path in Path(assembly.directory).glob("asset.*") if path.is_dir()]
@@ -105,4 +105,4 @@ def test_asset_has_the_handlers_and_what_they_import(asset: Path) -> None:
 
 
 def test_runtime() -> None:
-    assert FUNCTION_RUNTIME.name == "python3.14"
+    assert function_runtime().name == "python3.14"

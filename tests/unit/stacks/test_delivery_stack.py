@@ -14,7 +14,7 @@ from stack_helpers import ROOT, new_stage
 import cdk_prefect_ecs
 from cdk_prefect_ecs import DeployRole, JobTrust
 from stacks.config import EnvironmentConfig, GitHubConfig, SelfHostedApi
-from stacks.delivery import SESSION
+from stacks.delivery import SESSION_HOURS
 from stacks.environments import ENVIRONMENTS, environment
 
 TEXT = (ROOT / "docs" / "pipeline.md").read_text()
@@ -183,7 +183,7 @@ def test_the_workflow_asks_for_a_token_and_the_code_and_nothing_else(workflow: d
 
 
 def test_no_job_keeps_the_role_longer_than_it_may(workflow: dict[Any, Any]) -> None:
-    assert takes_role(workflow["jobs"]["deploy"])["role-duration-seconds"] <= SESSION.to_seconds()
+    assert takes_role(workflow["jobs"]["deploy"])["role-duration-seconds"] <= SESSION_HOURS * 3600
     assert "role-duration-seconds" not in takes_role(workflow["jobs"]["diff"])  # an hour, the default of both
 
 

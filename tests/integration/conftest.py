@@ -1,4 +1,4 @@
-"""One embedded AWS and one Prefect server with the app deployed, for every test that does not break it."""
+"""One embedded AWS and one Prefect server, with the app deployed for each module that asks for it."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ def undeployed() -> Iterator[DeployedApp]:
         yield app
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # some modules destroy it, and nobody knows in which order they come
 def app(undeployed: DeployedApp) -> DeployedApp:
     """The app, deployed; its worker is online and its flows are deployed."""
     return undeployed.deploy_all()

@@ -30,10 +30,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterParentFlowRunId,
     LogFilter,
     LogFilterFlowRunId,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, Log, State, StateType
+from prefect.client.schemas.objects import FlowRun, Log, State, StateType, TaskRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Paused, Pending, Running, Scheduled
 
@@ -108,13 +110,18 @@ class Guard:
         )
 
     def start(
-        self, *, nested: bool = False, state: State | None = None, job_variables: Mapping[str, Any] | None = None
+        self,
+        *,
+        nested: bool = False,
+        background: bool = False,
+        state: State | None = None,
+        job_variables: Mapping[str, Any] | None = None,
     ) -> "Gated":
         """Start a run of the gated flow, or make one that is in this state already."""
         deployment = self.app.prefect.read_deployment_by_name(BAKED if nested else DEPLOYMENT)
         run = self.app.prefect.create_flow_run_from_deployment(
             deployment.id,
-            parameters={"bucket": self.bucket, "nested": nested},
+            parameters={"bucket": self.bucket, "nested": nested, "background": background},
             job_variables=dict(job_variables) if job_variables else None,
             state=state,
         )
@@ -348,6 +355,22 @@ class Gated:
         wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[self.id]))
         return self.app.prefect.read_flow_runs(flow_run_filter=wanted)
 
+    def task_runs(self, name: str) -> list[TaskRun]:
+        """Its task runs of a task, and those of its subflows; oldest first."""
+        runs = [self.id, *(subflow.id for subflow in self.subflows())]
+        wanted = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=runs))
+        found = self.app.prefect.read_task_runs(task_run_filter=wanted)
+        named = [one for one in found if one.task_key.startswith(f"{name}-")]
+        return sorted(named, key=lambda one: one.created or datetime.min.replace(tzinfo=UTC))
+
+    def wait_for_gates(self, *states: str) -> None:
+        """Wait until what Prefect believes of each attempt at the gate is this."""
+
+        def seen() -> bool | None:
+            return [one.state_name for one in self.task_runs("gate")] == list(states) or None
+
+        wait_for(f"the gates of {self.id} to be {states}", seen, LONG)
+
     def completes(
         self,
         *causes: str,
@@ -504,6 +527,22 @@ def test_interrupted_runs_go_on_where_they_were(guard: Guard) -> None:
         (line,) = run.log()
         assert line.message == f"{MARK}(interruption) Spot took its machine; rescheduled, Spot attempt 1 of 2 lost"
         assert run.run.tags == []
+        run.wait_for_gates("Crashed", "Completed")
+        first_gate = run.task_runs("gate")[0]
+        assert first_gate.state is not None
+        # With notice its engine still says so itself.
+        by_engine = "Execution was aborted by a termination signal."
+        assert first_gate.state.message == (by_engine if notice else line.message)
+
+    def with_a_task_in_the_background() -> None:
+        run = guard.start(background=True)
+        run.interrupt(run.wait_for_gate())
+        run.wait_for_gate(2)
+        run.open()
+        run.completes("interruption")
+        run.wait_for_gates("Crashed", "Completed")
+        # A task worker may have it, on a machine of its own.
+        assert {errand.state_name for errand in run.task_runs("errand")} == {"Scheduled"}
 
     def with_a_subflow() -> None:
         run = guard.start(nested=True)
@@ -511,10 +550,11 @@ def test_interrupted_runs_go_on_where_they_were(guard: Guard) -> None:
         run.wait_for_gate(2)
         run.open()
         run.completes("interruption", steps={**STEPS, "inside": 1})
+        run.wait_for_gates("Crashed", "Completed")
         (subflow,) = run.subflows()
         assert subflow.state_name == "Completed"
 
-    together(lambda: hit(notice=True), lambda: hit(notice=False), with_a_subflow)
+    together(lambda: hit(notice=True), lambda: hit(notice=False), with_a_subflow, with_a_task_in_the_background)
 
 
 def test_run_that_spot_interrupts_twice_goes_on_demand(guard: Guard) -> None:
@@ -550,7 +590,13 @@ def test_slot_of_a_killed_task_comes_free(guard: Guard) -> None:
     try:
         run = guard.start()
         run.interrupt(run.wait_for_gate(), notice=False)
-        # The dead engine renews its lease no more; the next attempt waits for the slot until Prefect takes it back.
+        # The dead engine gives nothing back. Lazarus ends its task run, and Prefect takes the slot from it.
+
+        def ended() -> TaskRun | None:
+            return next((one for one in run.task_runs("gate") if one.state_name == "Crashed"), None)
+
+        first = wait_for("the killed task run to be ended", ended, LONG)
+        assert first.id not in guard.app.prefect.read_concurrency_limit_by_tag("gate").active_slots
         run.wait_for_gate(2)
         run.open()
         run.completes("interruption")
@@ -695,6 +741,7 @@ def test_without_a_worker_cancelled_runs_end_and_interrupted_ones_wait(guard: Gu
     (line,) = cancelled.log()
     assert line.message == f"{MARK}cancelled; its task has stopped"
     assert [subflow.state_name for subflow in cancelled.subflows()] == ["Cancelled"]
+    cancelled.wait_for_gates("Cancelled")
     interrupted.open()
     interrupted.completes("interruption")
     assert len(cancelled.attempts) == 1

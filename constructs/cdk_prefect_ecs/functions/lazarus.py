@@ -36,7 +36,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
 
 _RESERVE_SECONDS = 2.0  # of the function's time, for what comes after the last call
-_OBSERVING_SECONDS = 10.0  # at most, so that it keeps nobody waiting whose run has lost its task
+_AFTERWARDS_SECONDS = 10.0  # for what nothing depends on: it keeps nobody waiting whose run has lost its task
 _OBSERVE_EVERY_SECONDS = 20.0  # at most: task events may come by the dozen
 
 
@@ -65,6 +65,16 @@ class Pool:
         return cls(raw["family"], limits, {"capacity_provider_strategy": strategy} if strategy else {})
 
 
+@dataclass(frozen=True)
+class Ended:
+    """Task runs that ended with the task that executed them, which nobody has told Prefect yet."""
+
+    task_run_ids: Sequence[str]
+    state_type: str
+    name: str
+    message: str
+
+
 class Lazarus:
     """Tends the flow runs of the work pools of one cluster."""
 
@@ -75,6 +85,7 @@ class Lazarus:
         self._deadline = deadline
         self.counts: dict[str, Counts] = {name: Counts() for name in pools}
         self._alive: Counter[tuple[str, bool]] = Counter()  # tasks, by pool and whether they are on Spot
+        self._ended: list[Ended] = []
 
     def tend(self) -> list[str]:
         """Look at every run once and do what has to be done; returns what failed, to be tried again."""
@@ -99,6 +110,17 @@ class Lazarus:
                 logger.exception("Flow run %s", seen.run.id)
                 failures.append(f"flow run {seen.run.id}: {error}")
         return failures
+
+    def end_task_runs(self, runs: FlowRuns) -> None:
+        """Have Prefect know, after :meth:`tend`, which task runs ended with their task: it would call them Running for
+        ever, and keep their slots until their leases end. Those of which it cannot be told stay so: nothing depends on
+        it."""
+        for ended in self._ended:
+            for task_run_id in ended.task_run_ids:
+                try:
+                    runs.end_task_run(task_run_id, ended.state_type, ended.name, ended.message)
+                except Exception:
+                    logger.warning("Task run %s could not be ended", task_run_id, exc_info=True)
 
     def observe(self, runs: FlowRuns) -> None:
         """Note how the pools do, after :meth:`tend`. What cannot be learned is left out: nothing depends on it."""
@@ -136,21 +158,36 @@ class Lazarus:
                     self._tasks.stop(arn, reason)
                 self._runs.log(run_id, f"{reason}: stopping {', '.join(arn.rpartition('/')[2] for arn in arns)}")
             case Cancel(message):
+                left = self._left_executing(seen)
                 if self._runs.cancel(seen, message):
+                    self._ended.append(Ended(left, "CANCELLED", "Cancelled", message))
                     self._runs.log(run_id, message)
                     self._runs.end_subflows(run_id, "CANCELLED", "Cancelled", message)
             case GiveUp(message, task):
+                left = self._left_executing(seen)
                 if self._runs.give_up(seen, message):
+                    self._ended.append(Ended(left, "CRASHED", "Crashed", message))
                     self.counts[seen.work_pool].given_up += 1
                     _tell(GIVEN_UP, seen, message)
                     self._runs.log(run_id, message + self._last_words(seen, task), level=logging.ERROR)
                     self._runs.end_subflows(run_id, "CRASHED", "Crashed", message)
             case Reschedule():
+                left = self._left_executing(seen)  # before there is another attempt, with task runs of its own
                 if self._runs.reschedule(seen, action, _now(), self._pools[seen.work_pool].on_demand):
+                    self._ended.append(Ended(left, "CRASHED", "Crashed", action.message))
                     self._count(self.counts[seen.work_pool], action)
                     _tell(RESCHEDULED, seen, action.message)
                     words = self._last_words(seen, action.task) if action.cause == Cause.FAILURE else ""
                     self._runs.log(run_id, action.message + words)
+
+    def _left_executing(self, seen: Seen) -> list[str]:
+        if seen.run.state.type == "PENDING":  # nothing has been executed, in this attempt
+            return []
+        try:
+            return self._runs.left_executing(seen.run.id)
+        except Exception:  # the run itself matters more
+            logger.warning("The task runs of flow run %s", seen.run.id, exc_info=True)
+            return []
 
     def _count(self, counts: Counts, action: Reschedule) -> None:
         counts.reschedules += 1
@@ -210,10 +247,15 @@ def _look(deadline: float) -> None:
     lazarus = Lazarus(runs, tasks, pools, deadline=deadline)
     try:
         failures = lazarus.tend()
+        hurried = FlowRuns(
+            api.with_deadline(min(deadline, time.monotonic() + _AFTERWARDS_SECONDS)),
+            tuple(pools),
+            settings["CLUSTER_ARN"],
+        )
+        lazarus.end_task_runs(hurried)
         if settings.get("OBSERVE") and time.monotonic() >= _CACHE.get("observe", 0.0):
             _CACHE["observe"] = time.monotonic() + _OBSERVE_EVERY_SECONDS
-            hurried = api.with_deadline(min(deadline, time.monotonic() + _OBSERVING_SECONDS))
-            lazarus.observe(FlowRuns(hurried, tuple(pools), settings["CLUSTER_ARN"]))
+            lazarus.observe(hurried)
     finally:
         for name, counts in lazarus.counts.items():
             print(counts.embedded_metrics(name, _now()))

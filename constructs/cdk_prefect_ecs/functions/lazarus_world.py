@@ -21,6 +21,8 @@ _LOG_LINES = 20
 _RETRIED_IN_PROCESS = ("AwaitingRetry", "Resuming")
 #: Workers send a heartbeat every 30 seconds; Prefect itself gives them up after three that are missing.
 _WORKER_SILENCE = timedelta(seconds=90)
+#: States in which a task run, or a subflow, waits for the process that executes it.
+_UNENDED = ("RUNNING", "PENDING")
 #: A parked run is scheduled so far ahead that no worker takes it, and soon enough to run if nobody ever carries it on.
 _PARKED_FOR = timedelta(hours=1)
 
@@ -53,25 +55,17 @@ class FlowRuns:
         )
         found: dict[str, Seen] = {}
         for flow_runs in wanted:
-            for raw in self._pages(flow_runs):
+            body = {"flow_runs": flow_runs, "work_pools": {"name": {"any_": self._work_pools}}}
+            for raw in self._pages("/flow_runs/filter", body):
                 seen = self._seen(raw)
                 if seen is not None and (seen.run.needs_task or seen.run.state.name not in _RETRIED_IN_PROCESS):
                     found[seen.run.id] = seen
         return list(found.values())
 
-    def _pages(self, flow_runs: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    def _pages(self, path: str, body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         offset = 0
         while True:
-            page = self._api.post(
-                "/flow_runs/filter",
-                {
-                    "flow_runs": flow_runs,
-                    "work_pools": {"name": {"any_": self._work_pools}},
-                    "sort": "ID_DESC",
-                    "limit": _PAGE,
-                    "offset": offset,
-                },
-            )
+            page = self._api.post(path, {**body, "sort": "ID_DESC", "limit": _PAGE, "offset": offset})
             yield from page
             if len(page) < _PAGE:
                 return
@@ -181,20 +175,40 @@ class FlowRuns:
 
     def end_subflows(self, run_id: str, state_type: str, name: str, message: str) -> None:
         """End what is left Running below a run whose task is gone: subflows live in their parent's task."""
-        children = self._api.post(
-            "/flow_runs/filter",
-            {
-                "flow_runs": {
-                    "parent_flow_run_id": {"any_": [run_id]},
-                    "state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}},
-                },
-                "limit": _PAGE,
-            },
-        )
-        for child in children:
+        for subflow_id in self._subflows(run_id):
+            self._set_state(subflow_id, state_type, name, message)
+
+    def _subflows(self, run_id: str) -> list[str]:
+        """The subflows in a run's task, and those in them, that have not ended."""
+        unended = {"type": {"any_": [*_UNENDED, "CANCELLING"]}}
+        found = []
+        for child in self._pages(
+            "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}, "state": unended}}
+        ):
             if child.get("work_queue_id") is None:  # one with a queue has a task of its own
-                self._set_state(child["id"], state_type, name, message)
-                self.end_subflows(child["id"], state_type, name, message)
+                found += [str(child["id"]), *self._subflows(child["id"])]
+        return found
+
+    def left_executing(self, run_id: str) -> list[str]:
+        """Ids of the task runs that a run without a task, and the subflows in it, left unended.
+
+        Without those that stand for a subflow: the next attempt finds the subflow again by them.
+        """
+        wanted = {
+            "flow_run_id": {"any_": [run_id, *self._subflows(run_id)]},
+            "state": {"type": {"any_": [*_UNENDED, "SCHEDULED"]}},  # such as AwaitingRetry
+            "subflow_runs": {"exists_": False},
+        }
+        return [str(raw["id"]) for raw in self._pages("/task_runs/filter", {"task_runs": wanted})]
+
+    def end_task_run(self, task_run_id: str, state_type: str, name: str, message: str) -> None:
+        """End a task run whose process is gone; one that a task worker executes, elsewhere, stays as it is."""
+        history = self._api.get(f"/task_run_states/?task_run_id={task_run_id}")
+        if any((state.get("state_details") or {}).get("deferred") for state in history):
+            return
+        state = {"type": state_type, "name": name, "message": message}
+        # Prefect does not accept it from a task run that has ended meanwhile, and that is as it should be.
+        self._api.post(f"/task_runs/{task_run_id}/set_state", {"state": state, "force": False})
 
     def log(self, run_id: str, message: str, *, level: int = logging.WARNING) -> None:
         """Write into the run's own log."""

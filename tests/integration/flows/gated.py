@@ -12,15 +12,18 @@ from prefect.runtime import flow_run
 
 
 @flow
-def gated(bucket: str, nested: bool = False) -> list[str]:
+def gated(bucket: str, nested: bool = False, background: bool = False) -> list[str]:
     """Two steps, a gate that a test opens, and a third step.
 
     Args:
         bucket: Where the records and the gate are.
         nested: Put the gate into a subflow.
+        background: Leave a task to a task worker before the gate.
     """
     prefix = f"data/gated/{flow_run.id}"
     names = [step(bucket, prefix, "one"), step(bucket, prefix, "two")]
+    if background:
+        errand.delay()
     if nested:
         room(bucket, prefix)
     else:
@@ -40,6 +43,11 @@ def step(bucket: str, prefix: str, name: str) -> str:
     """Record that this was executed, once for each time."""
     record(bucket, f"{prefix}/executed/{name}")
     return name
+
+
+@task
+def errand() -> None:
+    """Something for a task worker, of which there is none."""
 
 
 @task(tags={"gate"})

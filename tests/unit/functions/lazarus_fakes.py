@@ -108,6 +108,18 @@ class FakeRun:
         }
 
 
+@dataclass
+class FakeTaskRun:
+    """A task run; one that is deferred is executed elsewhere, by a task worker."""
+
+    id: str
+    run_id: str
+    type: str = "RUNNING"
+    message: str = ""
+    is_subflow: bool = False
+    deferred: bool = False
+
+
 class FakeServer:
     """Flow runs and the orchestration rules that matter here."""
 
@@ -115,6 +127,7 @@ class FakeServer:
         self._now = now
         self._ids = 0
         self.runs: dict[str, FakeRun] = {}
+        self.task_runs: dict[str, FakeTaskRun] = {}
         self.heartbeats: list[tuple[str, datetime]] = []  # the last of each worker, by pool
 
     def add(self, run: FakeRun) -> FakeRun:
@@ -250,6 +263,9 @@ class FakeApi:
     def _get(self, path: str) -> Any:
         if found := re.fullmatch(r"/flow_runs/([^/]+)", path):
             return self._run(found[1]).as_json()
+        if found := re.fullmatch(r"/task_run_states/\?task_run_id=([^/]+)", path):
+            task_run = self._server.task_runs[found[1]]
+            return [{"state_details": {"deferred": task_run.deferred}}, {"state_details": {}}]
         found = re.fullmatch(r"/flow_run_states/\?flow_run_id=([^/]+)", path)
         assert found, path
         run = self._server.runs.get(found[1])
@@ -258,6 +274,10 @@ class FakeApi:
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         if path == "/flow_runs/filter":
             return self._filtered(body)
+        if path == "/task_runs/filter":
+            return self._filtered_task_runs(body)
+        if found := re.fullmatch(r"/task_runs/([^/]+)/set_state", path):
+            return self._set_task_run_state(self._server.task_runs[found[1]], body)
         if found := re.fullmatch(r"/work_pools/(.+)/workers/filter", path):
             after = parsed(body["workers"]["last_heartbeat_time"]["after_"])
             return [{"name": "w"} for pool, at in self._server.heartbeats if pool == unquote(found[1]) and at >= after]
@@ -298,6 +318,26 @@ class FakeApi:
         if "empirical_policy" in body:
             run.retry_type = body["empirical_policy"].get("retry_type")
 
+    def _filtered_task_runs(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        wanted = body["task_runs"]
+        assert wanted.keys() == {"flow_run_id", "state", "subflow_runs"}, wanted
+        assert wanted["subflow_runs"] == {"exists_": False}
+        found = [
+            {"id": one.id}
+            for one in self._server.task_runs.values()
+            if one.run_id in wanted["flow_run_id"]["any_"]
+            and one.type in wanted["state"]["type"]["any_"]
+            and not one.is_subflow
+        ]
+        return found[body["offset"] : body["offset"] + body["limit"]]
+
+    def _set_task_run_state(self, task_run: FakeTaskRun, body: Mapping[str, Any]) -> dict[str, Any]:
+        assert body["force"] is False
+        if task_run.type in TERMINAL:
+            return {"status": "ABORT", "state": {}, "details": {}}
+        task_run.type, task_run.message = body["state"]["type"], body["state"]["message"]
+        return {"status": "ACCEPT", "state": {}, "details": {}}
+
     def _filtered(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         wanted = body["flow_runs"]
         assert wanted.keys() <= {"state", "end_time", "parent_flow_run_id", "next_scheduled_start_time"}, wanted
@@ -331,6 +371,7 @@ class Engine:
     stage: str = "new"  # new, waiting, running, retrying, ended
     wait_until: datetime = START
     in_step: int | None = None
+    task_run: FakeTaskRun | None = None  # of the step
     has_executed: bool = False
     failed: bool = False
     sigterm: bool = False
@@ -475,7 +516,7 @@ class Invocation:
 
     def _run(self) -> None:
         try:
-            self.failures = self._world.lazarus(self._call).tend()
+            self.failures = self._world.look(self._call)
         except DiedError:
             pass
         except Exception as error:
@@ -570,6 +611,13 @@ class World:
             deadline=float("inf"),
         )
 
+    def look(self, call: Call = _at_once) -> list[str]:
+        """What an invocation does, but for what it measures."""
+        lazarus = self.lazarus(call)
+        failures = lazarus.tend()
+        lazarus.end_task_runs(FlowRuns(FakeApi(self.server, call), tuple(self.pools), CLUSTER))  # type: ignore[arg-type]
+        return failures
+
     def _lazarus_set_state(self, run: FakeRun, kind: str, name: str, message: str) -> None:
         counted = re.match(rf"{MARK}\((\w+)\) ", message)
         if kind != "SCHEDULED" or name == PARKED or not counted:
@@ -597,7 +645,7 @@ class World:
 
     def lazarus_looks(self) -> None:
         self._tick()
-        failures = self.lazarus().tend()
+        failures = self.look()
         assert not failures, failures
         self.last_look = self.now
 
@@ -843,15 +891,22 @@ class World:
             self._somebody_set(run, "CRASHED", "Crashed", message="Process exited with status code: 1.")
             engine.stage = "ended"
         elif outcome == "fail" and engine.in_step is not None:
-            engine.in_step = None
+            self._task_run_ends(engine, "FAILED")
             self._engine_ends(run, engine, "FAILED", "Failed")
         elif engine.in_step is not None:
             run.finished[engine.in_step] += 1
-            engine.in_step = None
+            self._task_run_ends(engine, "COMPLETED")
         else:
             engine.in_step = next((i for i in range(run.length) if not run.finished[i]), None)
             if engine.in_step is None:
                 self._engine_ends(run, engine, "COMPLETED", "Completed")
+            else:
+                engine.task_run = FakeTaskRun(f"task-run-{len(self.server.task_runs)}", run.id)
+                self.server.task_runs[engine.task_run.id] = engine.task_run
+
+    def _task_run_ends(self, engine: Engine, kind: str) -> None:
+        assert engine.task_run is not None
+        engine.in_step, engine.task_run.type, engine.task_run = None, kind, None
 
     def _engine_ends(self, run: FakeRun, engine: Engine, kind: str, name: str) -> None:
         status, state = self._somebody_set(run, kind, name)
@@ -925,6 +980,9 @@ class World:
         for run in self.mine:
             executing = [t for t in self.tasks.values() if t.run_id == run.id and t.is_alive and t.engine.has_executed]
             assert len(executing) <= 1, f"two live tasks execute {run.id}"
+            for task in executing:
+                step = task.engine.task_run
+                assert step is None or step.type == "RUNNING", f"a task run of {run.id} was ended that is executed"
             assert all(count == 1 for count in run.finished.values()), f"a finished task of {run.id} was executed again"
         assert [run.as_json() for run in self.foreign] == self.foreign_before, "a foreign run was touched"
 

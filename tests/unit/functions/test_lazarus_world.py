@@ -22,6 +22,7 @@ from lazarus_fakes import (
     FakeRun,
     FakeServer,
     FakeTask,
+    FakeTaskRun,
     World,
 )
 
@@ -490,7 +491,7 @@ def test_last_words() -> None:
 
 def executing(runs: int = 1, **more: Any) -> World:
     """A world in which a run is being executed, and a worker has said so."""
-    world = World(None, runs, **more)
+    world = World(more.pop("limits", None), runs, **more)
     world.all_goes_well(0)
     assert world.mine[0].type == "RUNNING"
     return world
@@ -678,3 +679,128 @@ def test_a_run_that_was_moved_to_another_pool_still_has_its_task() -> None:
     world.lazarus_looks()
     assert world.mine[0].pid == f"{CLUSTER}::{next(iter(world.tasks))}"  # found among the tasks of the other family
     assert world.mine[0].rescheduled == []
+
+
+# -- task runs that ended with their task ----------------------------------------------------------------------------
+
+
+def task_run(prefect: Prefect, name: str, **more: Any) -> FakeTaskRun:
+    made = FakeTaskRun(name, **{"run_id": "r", **more})
+    prefect.server.task_runs[name] = made
+    return made
+
+
+def test_task_runs_left_executing_are_those_of_a_run_and_of_the_subflows_in_its_task(prefect: Prefect) -> None:
+    prefect.running()
+    for run_id, parent, queue in (
+        ("child", "r", None),
+        ("grandchild", "child", None),
+        ("deployed", "r", "queue"),
+        ("stranger", "x", None),
+    ):
+        run = prefect.server.add(FakeRun(run_id, parent=parent, queue=queue))
+        prefect.server.set_state(run, "RUNNING", "Running")
+        task_run(prefect, f"of {run_id}", run_id=run_id)
+    for kind in ("RUNNING", "PENDING", "SCHEDULED", "PAUSED", "COMPLETED", "FAILED", "CANCELLED", "CRASHED"):
+        task_run(prefect, kind, type=kind)
+    task_run(prefect, "stands for child", is_subflow=True)
+
+    found = prefect.runs.left_executing("r")
+
+    assert sorted(found) == ["PENDING", "RUNNING", "SCHEDULED", "of child", "of grandchild"]
+
+
+def test_task_runs_come_in_pages(prefect: Prefect) -> None:
+    prefect.running()
+    for i in range(401):
+        task_run(prefect, str(i))
+
+    assert len(set(prefect.runs.left_executing("r"))) == 401
+
+
+def test_a_task_run_is_ended_unless_it_has_ended_or_is_executed_elsewhere(prefect: Prefect) -> None:
+    mine = task_run(prefect, "mine")
+    done = task_run(prefect, "done", type="COMPLETED")
+    elsewhere = task_run(prefect, "elsewhere", deferred=True)
+
+    for one in (mine, done, elsewhere):
+        prefect.runs.end_task_run(one.id, "CRASHED", "Crashed", "why")
+
+    assert (mine.type, mine.message) == ("CRASHED", "why")
+    assert done.type == "COMPLETED"
+    assert elsewhere.type == "RUNNING"
+
+
+def in_a_step(**more: Any) -> tuple[World, FakeTaskRun]:
+    """A world in which a run executes a task run."""
+    world = executing(**more)
+    while not world.server.task_runs:
+        world.engine_steps(0)
+    return world, next(iter(world.server.task_runs.values()))
+
+
+def test_story_a_task_run_ends_with_its_task_and_is_executed_again() -> None:
+    world, first = in_a_step()
+    world.spot_takes_it(0)
+    world.lazarus_looks()
+    assert (first.type, first.message) == ("CRASHED", world.mine[0].state["message"])
+
+    world.settle()
+    assert world.mine[0].type == "COMPLETED"
+    others = [one.type for one in world.server.task_runs.values() if one is not first]
+    assert others == ["COMPLETED"] * world.mine[0].length
+
+
+def test_story_a_task_run_is_cancelled_with_its_run() -> None:
+    world, first = in_a_step()
+    world.user_cancels(0)
+    world.spot_takes_it(0)
+    world.lazarus_looks()
+    assert (world.mine[0].type, first.type) == ("CANCELLED", "CANCELLED")
+
+
+def test_story_a_task_run_ends_with_a_run_that_is_given_up() -> None:
+    world, first = in_a_step(limits=Limits(max_reschedules=0))
+    world.engine_steps(0, "crash")
+    world.time_passes(5)
+    world.task_goes_on(0)
+    world.lazarus_looks()
+    assert world.mine[0].state["message"].startswith(MARK)
+    assert (world.mine[0].type, first.type) == ("CRASHED", "CRASHED")
+
+
+@pytest.mark.parametrize("route", ["/task_runs/filter", "/task_run_states/?task_run_id=task-run-0"])
+def test_what_cannot_be_ended_keeps_no_run_waiting(route: str, caplog: pytest.LogCaptureFixture) -> None:
+    world, first = in_a_step()
+    second = FakeTaskRun("second", world.mine[0].id)
+    world.server.task_runs["second"] = second
+    world.spot_takes_it(0)
+
+    def down(what: str, effect: Callable[[], Any]) -> Any:
+        if what == route:
+            raise PrefectApiError("no answer")
+        return effect()
+
+    assert world.look(down) == []
+    assert world.mine[0].state["name"] == RESCHEDULED
+    assert first.type == "RUNNING"
+    assert second.type == ("RUNNING" if route == "/task_runs/filter" else "CRASHED")
+    assert "no answer" in caplog.text
+
+
+def test_of_a_run_that_never_began_no_task_runs_are_asked_for() -> None:
+    world = World(None, 1)
+    world.worker_polls(0)
+    world.worker_steps(0)
+    assert world.mine[0].type == "PENDING"
+    world.worker_dies(0)
+    world.time_passes(200)
+    asked: list[str] = []
+
+    def listen(what: str, effect: Callable[[], Any]) -> Any:
+        asked.append(what)
+        return effect()
+
+    assert world.look(listen) == []
+    assert world.mine[0].state["name"] == RESCHEDULED
+    assert not any("task_run" in what for what in asked)

@@ -115,12 +115,15 @@ class Lazarus:
         """Have Prefect know, after :meth:`tend`, which task runs ended with their task: it would call them Running for
         ever, and keep their slots until their leases end. Those of which it cannot be told stay so: nothing depends on
         it."""
+        errors = []
         for ended in self._ended:
             for task_run_id in ended.task_run_ids:
                 try:
                     runs.end_task_run(task_run_id, ended.state_type, ended.name, ended.message)
-                except Exception:
-                    logger.warning("Task run %s could not be ended", task_run_id, exc_info=True)
+                except Exception as error:
+                    errors.append(error)
+        if errors:
+            logger.warning("%d task runs could not be ended", len(errors), exc_info=errors[0])
 
     def observe(self, runs: FlowRuns) -> None:
         """Note how the pools do, after :meth:`tend`. What cannot be learned is left out: nothing depends on it."""
@@ -236,6 +239,11 @@ def _look(deadline: float) -> None:
     api = _api(deadline)
     pools = {name: Pool.parse(raw) for name, raw in json.loads(settings["POOLS"]).items()}
     runs = FlowRuns(api, tuple(pools), settings["CLUSTER_ARN"])
+
+    def afterwards() -> FlowRuns:
+        hurried = api.with_deadline(min(deadline, time.monotonic() + _AFTERWARDS_SECONDS))
+        return FlowRuns(hurried, tuple(pools), settings["CLUSTER_ARN"])
+
     tasks = Tasks(
         _client("ecs", region),
         _client("logs", region),
@@ -247,15 +255,10 @@ def _look(deadline: float) -> None:
     lazarus = Lazarus(runs, tasks, pools, deadline=deadline)
     try:
         failures = lazarus.tend()
-        hurried = FlowRuns(
-            api.with_deadline(min(deadline, time.monotonic() + _AFTERWARDS_SECONDS)),
-            tuple(pools),
-            settings["CLUSTER_ARN"],
-        )
-        lazarus.end_task_runs(hurried)
+        lazarus.end_task_runs(afterwards())
         if settings.get("OBSERVE") and time.monotonic() >= _CACHE.get("observe", 0.0):
             _CACHE["observe"] = time.monotonic() + _OBSERVE_EVERY_SECONDS
-            lazarus.observe(hurried)
+            lazarus.observe(afterwards())
     finally:
         for name, counts in lazarus.counts.items():
             print(counts.embedded_metrics(name, _now()))
